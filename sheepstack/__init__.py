@@ -1,0 +1,1 @@
+"""Sheepdog's distributed storage for virtual machines, in Python."""

@@ -1,0 +1,33 @@
+"""How a daemon's threads run: as eventlet's green threads or as native ones.
+
+An entry point calls :func:`choose` before it imports anything else.  All other code is
+plain blocking code on ``socket``, ``threading`` and ``queue`` and never asks which it is,
+save for :func:`offload`, which keeps a call that blocks in the kernel (a flush to disk)
+from stopping the other green threads.
+"""
+
+RUNTIMES = ("eventlet", "threading")
+
+name = "threading"
+_offload = None
+
+
+def choose(runtime: str) -> None:
+    """Select ``runtime``, one of :data:`RUNTIMES`; raises ValueError for another."""
+    global name, _offload
+    if runtime not in RUNTIMES:
+        raise ValueError("unknown runtime '%s': choose from %s" % (runtime, ", ".join(RUNTIMES)))
+    if runtime == "eventlet":
+        import eventlet
+        import eventlet.tpool
+
+        eventlet.monkey_patch()
+        _offload = eventlet.tpool.execute
+    name = runtime
+
+
+def offload(function, *args):
+    """Call ``function(*args)``, which blocks in the kernel, while other threads go on."""
+    if _offload is None:
+        return function(*args)
+    return _offload(function, *args)

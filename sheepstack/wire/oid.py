@@ -1,0 +1,104 @@
+"""Object ids: 64 bits that say what an object is and whose.
+
+====== =====================================================
+bits   meaning
+====== =====================================================
+0-31   index of a data object (or attribute, btree, vmstate)
+32-55  VDI id (``vid``)
+56-58  reserved
+59-63  type: ledger, btree, attribute, vmstate, VDI (inode)
+====== =====================================================
+"""
+
+from sheepstack.wire import inode_layout as layout
+
+VDI_SPACE_SHIFT = 32
+VID_MASK = 0xFFFFFF
+INDEX_MASK = 0xFFFFFFFF
+
+VDI_BIT = 1 << 63
+VMSTATE_BIT = 1 << 62
+ATTR_BIT = 1 << 61
+BTREE_BIT = 1 << 60
+LEDGER_BIT = 1 << 59
+TYPE_MASK = VDI_BIT | VMSTATE_BIT | ATTR_BIT | BTREE_BIT | LEDGER_BIT
+RESERVED_MASK = 0x07 << 56
+
+LEDGER_OBJECT_SIZE = 1 << 22
+
+
+def data_oid(vid: int, index: int) -> int:
+    return (vid << VDI_SPACE_SHIFT) | index
+
+
+def vdi_oid(vid: int) -> int:
+    """Object id of the inode of ``vid``."""
+    return VDI_BIT | (vid << VDI_SPACE_SHIFT)
+
+
+def vmstate_oid(vid: int, index: int) -> int:
+    return VMSTATE_BIT | (vid << VDI_SPACE_SHIFT) | index
+
+
+def attr_oid(vid: int, attr_id: int) -> int:
+    return ATTR_BIT | (vid << VDI_SPACE_SHIFT) | attr_id
+
+
+def btree_oid(vid: int, btree_id: int) -> int:
+    return BTREE_BIT | (vid << VDI_SPACE_SHIFT) | btree_id
+
+
+def vid_of(oid: int) -> int:
+    return (oid >> VDI_SPACE_SHIFT) & VID_MASK
+
+
+def index_of(oid: int) -> int:
+    return oid & INDEX_MASK
+
+
+def is_data(oid: int) -> bool:
+    return not oid & TYPE_MASK
+
+
+def is_vdi(oid: int) -> bool:
+    return bool(oid & VDI_BIT)
+
+
+def is_vmstate(oid: int) -> bool:
+    return bool(oid & VMSTATE_BIT)
+
+
+def is_attr(oid: int) -> bool:
+    return bool(oid & ATTR_BIT)
+
+
+def is_btree(oid: int) -> bool:
+    return bool(oid & BTREE_BIT)
+
+
+def is_ledger(oid: int) -> bool:
+    return bool(oid & LEDGER_BIT)
+
+
+def is_valid(oid: int) -> bool:
+    """True for an id that some client may name: a known type, a VDI id, no reserved bit."""
+    kind = oid & TYPE_MASK
+    return not oid & RESERVED_MASK and kind & (kind - 1) == 0 and vid_of(oid) != 0
+
+
+def object_size(oid: int, block_size: int) -> int:
+    """Size in bytes of the object ``oid`` of a VDI with ``block_size`` bytes a data object."""
+    if oid & VDI_BIT:
+        return layout.INODE_SIZE
+    if oid & ATTR_BIT:
+        return layout.ATTR_SIZE
+    if oid & BTREE_BIT:
+        return layout.DATA_INDEX_SIZE
+    if oid & LEDGER_BIT:
+        return LEDGER_OBJECT_SIZE
+    return block_size
+
+
+def name_of(oid: int) -> str:
+    """The 16 hexadecimal digits by which an object is known on disk and in listings."""
+    return "%016x" % oid
