@@ -1,0 +1,1 @@
+"""Who holds what: cluster map -> hash ring -> nodes.  Pure values, no I/O."""

@@ -1,0 +1,1 @@
+"""How an object is made to survive the loss of nodes.  Pure values, no I/O."""
