@@ -18,8 +18,13 @@ def choose(runtime: str) -> None:
     if runtime not in RUNTIMES:
         raise ValueError("unknown runtime '%s': choose from %s" % (runtime, ", ".join(RUNTIMES)))
     if runtime == "eventlet":
-        import eventlet
-        import eventlet.tpool
+        import warnings
+
+        with warnings.catch_warnings():
+            # Its users are told that it is on its way out; whoever runs a daemon knows.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import eventlet
+            import eventlet.tpool
 
         eventlet.monkey_patch()
         _offload = eventlet.tpool.execute

@@ -58,6 +58,10 @@ class PeerOp(enum.IntEnum):
 FIRST_PEER_OPCODE = 0xE8
 
 
+#: Of the flags of a write: how many holders the policy of its object wants.
+WIDTH_SHIFT = 8
+
+
 class PeerFlag(enum.IntFlag):
     #: READ and FETCH: from a copy that was set aside, of the revision in ``stamp``.
     STALE = 0x01

@@ -1,0 +1,1 @@
+"""The daemon: gateway, replicas, VDI service, recovery, membership."""

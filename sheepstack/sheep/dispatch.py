@@ -1,0 +1,62 @@
+"""Which part of the daemon answers which request."""
+
+import logging
+
+from sheepstack.sheep import admin, object_service, vdi_requests
+from sheepstack.wire.header import Response
+from sheepstack.wire.opcodes import FIRST_INTERNAL_OPCODE, PROTO_VER, SHEEP_PROTO_VER, Op
+from sheepstack.wire.peer import FIRST_PEER_OPCODE
+from sheepstack.wire.results import Result
+
+log = logging.getLogger(__name__)
+
+_KNOWN = frozenset(op.value for op in Op)
+
+
+class Dispatcher:
+    """Called by connections for every request; never waits."""
+
+    def __init__(self, state, objects, vdis, administration, peers, workers):
+        self._state = state
+        self._objects = objects
+        self._vdis = vdis
+        self._admin = administration
+        self._peers = peers
+        self._workers = workers
+
+    def __call__(self, fields, header, payload, connection, batch):
+        opcode = fields[1]
+        if opcode >= FIRST_PEER_OPCODE:
+            self._peers.handle(fields, header, payload, connection, batch)
+            return
+        refusal = self._refusal(fields)
+        if refusal is not None:
+            response = Response(refusal, opcode=opcode, epoch=self._state.view.epoch,
+                                id=fields[4])
+            connection.answer((response.pack(),), batch, len(payload))
+        elif opcode in object_service.OPCODES:
+            self._objects.handle(fields, header, payload, connection, batch)
+        elif opcode in vdi_requests.OPCODES:
+            self._workers.submit(self._answer, self._vdis, header, payload, connection)
+        else:
+            self._workers.submit(self._answer, self._admin, header, payload, connection)
+
+    def _refusal(self, fields):
+        version, opcode = fields[0], fields[1]
+        if opcode not in _KNOWN:
+            return Result.INVALID_PARMS
+        if version > PROTO_VER and not (
+                opcode >= FIRST_INTERNAL_OPCODE and version == SHEEP_PROTO_VER):
+            return Result.VER_MISMATCH
+        view = self._state.view
+        if view.index >= 0 or opcode in admin.ALWAYS:
+            return None
+        if self._state.stopping.is_set():
+            return Result.SHUTDOWN
+        if view.map is None:
+            return Result.WAIT_FOR_FORMAT
+        return Result.WAIT_FOR_JOIN
+
+    def _answer(self, part, header, payload, connection):
+        response, data = part.handle(header, payload)
+        connection.answer((response, data) if data else (response,), None, len(payload))

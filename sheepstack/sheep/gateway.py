@@ -1,0 +1,444 @@
+"""Clients' object requests: to whom they go, and until when they are tried again.
+
+A write goes to all holders of its object at once and is answered when all have it.  What
+goes wrong on the way (a holder is gone, the map changes, a write of another gateway was
+faster) is tried again, so that the client never sees it; what is wrong with the request
+itself, or a full disk, is answered.
+
+Fast paths run in the thread that received the request and never wait.  All else runs in
+worker threads.
+"""
+
+import collections
+import itertools
+import logging
+import threading
+import time
+
+from sheepstack.redundancy.replication import scheme_of
+from sheepstack.sheep.replica import NotHere, Unsettled
+from sheepstack.store.errors import NoObject, Rotten, StoreError
+from sheepstack.wire import peer
+from sheepstack.wire.peer import PeerOp, counter_of, make_stamp
+from sheepstack.wire.results import Result
+
+log = logging.getLogger(__name__)
+
+_STALE_VIEW = (Result.OLD_NODE_VER, Result.NEW_NODE_VER, Result.NETWORK_ERROR, Result.EIO)
+_PARK_SECONDS = 0.1
+
+
+class Write:
+    """A write on its way: ``kind`` is the PeerOp, ``finish(result, batch)`` its end.
+
+    ``size`` is that of the object for CREATE and the length for DISCARD.  ``roll`` is the
+    range of an orphaned write that this one ends.  ``only``: end with OLD_NODE_VER rather than
+    try again at another revision than this one.  ``entry``: what the VDI table said when a
+    client's write was admitted; where it says something else now, the end is AGAIN.
+    """
+
+    __slots__ = ("kind", "oid", "offset", "data", "size", "policy", "finish", "roll", "stamp",
+                 "stamps", "revision", "holders", "not_before", "only", "entry")
+
+    def __init__(self, kind, oid, offset, data, size, policy, finish, roll=None, only=None,
+                 entry=None):
+        self.kind = kind
+        self.oid = oid
+        self.offset = offset
+        self.data = data
+        self.size = size
+        self.policy = policy
+        self.finish = finish
+        self.roll = roll
+        self.only = only
+        self.entry = entry
+        self.stamp = 0
+        self.stamps = []
+        self.revision = 0
+        self.not_before = 0.0
+
+
+class _Attempt:
+    """The answers to one sending of a write: (node, result, last stamp) of each holder."""
+
+    __slots__ = ("write", "expected", "results", "_turn")
+
+    def __init__(self, write, expected):
+        self.write = write
+        self.expected = expected
+        self.results = []
+        self._turn = itertools.count(1)
+
+    def add(self, node, result, last) -> bool:
+        """True for the one call that completes the attempt."""
+        self.results.append((node, result, last))
+        return next(self._turn) == self.expected
+
+
+class Gateway:
+    """``state`` gives the present view; see :class:`sheepstack.sheep.daemon.Sheep`."""
+
+    def __init__(self, state, replica, workers, table, recovery):
+        self._state = state
+        self._replica = replica
+        self._table = table
+        self._workers = workers
+        self._outstanding = collections.OrderedDict()
+        self._issue = threading.Lock()
+        self._issued = 0
+        self._parked = collections.deque()
+        self._recovery = recovery
+
+    # -- writes --------------------------------------------------------------------------
+
+    def write(self, kind, oid, offset, data, size, policy, finish, batch=None, only=None,
+              entry=None):
+        """Start a write; ``finish(result, batch)`` is called once, from any thread."""
+        self._start(
+            Write(kind, oid, offset, data, size, policy, finish, None, only, entry), batch)
+
+    def write_wait(self, kind, oid, offset, data, size, policy, only=None) -> Result:
+        """A write from a worker thread: waits for its end."""
+        done = threading.Event()
+        box = []
+
+        def finish(result, batch):
+            box.append(result)
+            done.set()
+
+        self.write(kind, oid, offset, data, size, policy, finish, only=only)
+        done.wait()
+        return box[0]
+
+    def busy_with(self, vid) -> bool:
+        """True while a write to a data object or to the inode of ``vid`` is on its way."""
+        with self._issue:
+            writes = list(self._outstanding.values())
+        return any((write.oid >> 32) & 0xFFFFFF == vid for write in writes)
+
+    def settled_upto(self) -> int:
+        """All our writes with counters up to this one are on all their holders."""
+        with self._issue:
+            for counter in self._outstanding:
+                return counter - 1
+            return self._issued
+
+    def _start(self, write, batch):
+        view = self._state.view
+        if write.only is not None and view.revision != write.only:
+            self._end(write, Result.OLD_NODE_VER, batch)
+            return
+        if not view.serving or not self._state.lease_valid():
+            self._park(write)
+            return
+        if write.kind == PeerOp.REMOVE and not view.complete:
+            # A copy that some node has yet to give up would bring the object back.
+            write.not_before = time.monotonic() + _PARK_SECONDS
+            self._park(write)
+            return
+        try:
+            scheme = scheme_of(write.policy)
+        except ValueError:
+            self._end(write, Result.NO_SUPPORT, batch)
+            return
+        holders = view.ring.holders(write.oid, scheme.width)
+        if not holders or (len(holders) < scheme.width and view.map.flags & 0x01):
+            self._end(write, Result.HALT, batch)
+            return
+        write.revision = view.revision
+        write.holders = holders
+        if write.roll is not None:
+            if not self._take_over(write, view):
+                self._end(write, Result.SUCCESS, batch)
+                return
+        else:
+            with self._issue:
+                counter = self._replica.clock.tick()
+                self._issued = counter
+                self._outstanding[counter] = write
+            write.stamp = make_stamp(counter, view.index)
+        write.stamps.append(write.stamp)
+        if write.entry is not None and self._table.find(
+                (write.oid >> 32) & 0xFFFFFF) is not write.entry:
+            # Looked at now that the write is registered: whoever changed the entry either
+            # sees the write and waits for its end, or is seen here.
+            self._end(write, Result.AGAIN, batch)
+            return
+        self._send(write, view, scheme, batch)
+
+    def _take_over(self, write, view):
+        with self._issue:
+            begun = self._replica.begin_roll(write.oid, *write.roll)
+            if begun is None:
+                return False
+            write.stamp, size, write.offset, write.data = begun
+            counter = counter_of(write.stamp)
+            self._issued = max(self._issued, counter)
+            self._outstanding[counter] = write
+        whole = write.offset == 0 and len(write.data) == size
+        write.kind = PeerOp.CREATE if whole else PeerOp.WRITE
+        write.size = size
+        return True
+
+    def _send(self, write, view, scheme, batch):
+        settled = self._watermark()
+        attempt = _Attempt(write, len(write.holders))
+        local = None
+        for part in scheme.write_parts(len(write.holders), write.offset, write.data, write.size):
+            node = write.holders[part.position]
+            if node == view.index:
+                local = part
+                continue
+            data = part.data
+            view.links[node].submit(
+                write.kind, write.revision, _Collect(self, attempt, node), oid=write.oid,
+                stamp=write.stamp, settled=settled, offset=part.offset,
+                flags=scheme.width << peer.WIDTH_SHIFT,
+                length=part.size & 0xFFFFFFFF, buffers=(data,), data_length=len(data),
+                batch=batch)
+        if local is not None:
+            self._apply_here(attempt, local, view.index, batch)
+
+    def _watermark(self):
+        # Read without the lock: a value that is a little too low does no harm.
+        try:
+            return next(iter(self._outstanding)) - 1
+        except (StopIteration, RuntimeError):
+            return 0
+
+    def _apply_here(self, attempt, part, index, batch):
+        write = attempt.write
+        if write.roll is not None:
+            self._collected(attempt, index, Result.SUCCESS, 0, batch)
+            return
+
+        def done(result, last):
+            self._collected(attempt, index, result, last, batch if inline else None)
+
+        inline = True
+        try:
+            self.apply(write.kind, write.oid, write.revision, write.stamp, part.offset,
+                       part.size, part.data, done)
+        except NotHere:
+            self._workers.submit(
+                self.apply_slowly, write.kind, write.oid, write.revision, write.stamp,
+                part.offset, part.size, part.data, done)
+        inline = False
+
+    def apply(self, kind, oid, revision, stamp, offset, size, data, done):
+        """Hand a write to the replica; raises NotHere where the object must come first."""
+        replica = self._replica
+        if kind == PeerOp.WRITE:
+            replica.write(oid, revision, stamp, offset, data, done)
+        elif kind == PeerOp.CREATE:
+            replica.create(oid, revision, stamp, size, offset, data, done)
+        elif kind == PeerOp.DISCARD:
+            replica.discard(oid, revision, stamp, offset, size, done)
+        else:
+            replica.remove(oid, revision, stamp, done)
+
+    def apply_slowly(self, kind, oid, revision, stamp, offset, size, data, done):
+        """Like :meth:`apply`, in a worker: fetches the object first where it is not here."""
+        while True:
+            mismatch = self._replica.mismatch(revision)
+            if mismatch:
+                done(mismatch, 0)
+                return
+            try:
+                self._recovery.need(oid)
+                self.apply(kind, oid, revision, stamp, offset, size, data, done)
+                return
+            except NotHere:
+                self._state.wait_view(revision, 0.05)
+
+    def _collected(self, attempt, node, result, last, batch):
+        if attempt.add(node, result, last):
+            self._decide(attempt, batch)
+
+    def _decide(self, attempt, batch):
+        write = attempt.write
+        results = {result for _, result, _ in attempt.results}
+        if results == {Result.SUCCESS}:
+            self._end(write, Result.SUCCESS, batch)
+        elif not results.isdisjoint(_STALE_VIEW):
+            self._park(write)
+        elif Result.AGAIN in results:
+            self._replica.clock.see(max(counter_of(last) for _, _, last in attempt.results))
+            self._workers.submit(self._start, write, None)
+        elif results == {Result.NO_OBJ}:
+            self._end(write, Result.NO_OBJ, batch)
+        elif Result.NO_SPACE in results:
+            self._workers.submit(self._give_up, attempt)
+        elif Result.NO_OBJ in results:
+            self._workers.submit(self._mend, attempt)
+        else:
+            self._end(write, max(results), batch)
+
+    def _mend(self, attempt):
+        """Some holders do not have an object that others have: they fetch it, then again."""
+        write = attempt.write
+        for node, result, _ in attempt.results:
+            if result == Result.NO_OBJ:
+                self._state.call_node(node, {"call": "refetch", "oid": write.oid,
+                                             "revision": write.revision})
+        write.not_before = time.monotonic() + _PARK_SECONDS
+        self._park(write)
+
+    def _give_up(self, attempt):
+        """A holder is full.  Those that took the write get back the copy of one that did not."""
+        write = attempt.write
+        source = next(node for node, result, _ in attempt.results if result == Result.NO_SPACE)
+        for node, result, _ in attempt.results:
+            if result == Result.SUCCESS:
+                answer = self._state.call_node(
+                    node, {"call": "adopt", "oid": write.oid, "source": source,
+                           "revision": write.revision})
+                if answer is None:
+                    self._park(write)
+                    return
+        if write.roll is not None:
+            write.not_before = time.monotonic() + 1.0
+            self._park(write)
+            return
+        self._end(write, Result.NO_SPACE, None)
+
+    def _end(self, write, result, batch):
+        if write.stamps:
+            with self._issue:
+                for stamp in write.stamps:
+                    self._outstanding.pop(counter_of(stamp), None)
+            self._replica.settled(write.oid, write.stamps)
+        if write.roll is not None:
+            self._replica.end_roll(write.oid, *write.roll)
+        self._state.settling()
+        write.finish(result, batch)
+
+    # -- waiting for better days -----------------------------------------------------------
+
+    def _park(self, write):
+        self._parked.append(write)
+        self._state.kick()
+
+    def unpark(self):
+        """Try again what waited; called when the view changed and every now and then."""
+        now = time.monotonic()
+        view = self._state.view
+        for _ in range(len(self._parked)):
+            write = self._parked.popleft()
+            if write.only is not None and write.only != view.revision:
+                self._workers.submit(self._start, write, None)
+            elif write.not_before > now or not view.serving:
+                self._parked.append(write)
+            elif write.revision == view.revision and write.not_before == 0.0:
+                # The same map: give a lost connection time to come back.
+                write.not_before = now + _PARK_SECONDS
+                self._parked.append(write)
+            else:
+                write.not_before = 0.0
+                self._workers.submit(self._start, write, None)
+
+    def abandon_parked(self, result):
+        """Answer all that waits with ``result``: there is nothing to wait for any more."""
+        while self._parked:
+            write = self._parked.popleft()
+            self._workers.submit(self._end, write, result, None)
+
+    def roll(self, oid, start, end, policy):
+        """End an orphaned write; see :mod:`sheepstack.sheep.replica`."""
+        self._start(Write(PeerOp.WRITE, oid, start, b"", 0, policy, _ignore, (start, end)), None)
+
+    # -- reads -----------------------------------------------------------------------------
+
+    def read_here(self, view, oid, offset, length, width):
+        """Read from this sheep's own copy, or None where another must be asked or waited for."""
+        if not view.serving or view.index not in view.ring.holders(oid, width):
+            return None
+        if not self._state.lease_valid():
+            return None
+        try:
+            return self._replica.read(oid, offset, length)
+        except (Unsettled, NotHere, StoreError):
+            return None
+
+    def read(self, oid, offset, length, policy):
+        """(result, bytes) from whichever holder has it; waits, so for worker threads only."""
+        scheme = scheme_of(policy)
+        while True:
+            view = self._state.wait_serving()
+            if view is None:
+                return Result.SHUTDOWN, b""
+            holders = view.ring.holders(oid, scheme.width)
+            if not holders:
+                return Result.HALT, b""
+            absent = []
+            for node in _nearest_first(holders, view.index):
+                result, data = self._read_from(view, node, oid, offset, length)
+                if result == Result.SUCCESS:
+                    for lacking in absent:
+                        self._workers.submit(self._state.call_node, lacking, {
+                            "call": "refetch", "oid": oid, "revision": view.revision})
+                    return result, data
+                if result == Result.INVALID_PARMS:
+                    return result, b""
+                if result == Result.NO_OBJ:
+                    absent.append(node)
+            if len(absent) == len(holders):
+                return Result.NO_OBJ, b""
+            self._state.wait_view(view.revision, _PARK_SECONDS)
+
+    def _read_from(self, view, node, oid, offset, length):
+        if node != view.index:
+            answer = view.links[node].call(
+                PeerOp.READ, view.revision, self._state.patience, oid=oid, offset=offset,
+                length=length)
+            return answer.result, answer.payload
+        return self.read_patiently(oid, view.revision, offset, length)
+
+    def read_patiently(self, oid, revision, offset, length):
+        """(result, bytes) of this sheep's copy; waits for what is under way, repairs rot."""
+        while True:
+            mismatch = self._replica.mismatch(revision)
+            if mismatch:
+                return mismatch, b""
+            try:
+                return Result.SUCCESS, self._replica.read(oid, offset, length)
+            except Unsettled:
+                self._replica.wait_change(0.02)
+            except NotHere:
+                if not self._recovery.need(oid):
+                    return Result.AGAIN, b""
+            except NoObject:
+                return Result.NO_OBJ, b""
+            except Rotten as error:
+                log.error("object %016x is damaged here: %s", oid, error)
+                if not self._recovery.repair(oid, revision):
+                    return Result.EIO, b""
+            except ValueError:
+                return Result.INVALID_PARMS, b""
+            except StoreError as error:
+                log.error("cannot read object %016x: %s", oid, error)
+                return Result.EIO, b""
+
+
+class _Collect:
+    """Callback for one holder's answer to a write."""
+
+    __slots__ = ("_gateway", "_attempt", "_node")
+
+    def __init__(self, gateway, attempt, node):
+        self._gateway = gateway
+        self._attempt = attempt
+        self._node = node
+
+    def __call__(self, answer, batch):
+        self._gateway._collected(self._attempt, self._node, answer.result, answer.stamp, batch)
+
+
+def _nearest_first(holders, own_index):
+    if own_index in holders:
+        return (own_index, *(node for node in holders if node != own_index))
+    return holders
+
+
+def _ignore(result, batch):
+    pass

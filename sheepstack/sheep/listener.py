@@ -1,0 +1,77 @@
+"""Accepting connections, each served by a thread of its own."""
+
+import errno
+import logging
+import socket
+import threading
+
+from sheepstack.sheep.connection import Connection
+from sheepstack.sheep.socket_options import tune
+
+log = logging.getLogger(__name__)
+
+_MAX_CONNECTIONS = 4096
+
+
+class Listener:
+    """``sock`` listens already; ``dispatch`` and ``admission`` go to each connection."""
+
+    def __init__(self, sock, dispatch, admission):
+        self._sock = sock
+        self._dispatch = dispatch
+        self._admission = admission
+        self._stopping = False
+        self._open = set()
+        self._lock = threading.Lock()
+
+    def start(self):
+        threading.Thread(target=self._accept, daemon=True, name="accept").start()
+
+    def stop(self):
+        self._stopping = True
+        _shut(self._sock)
+        self._sock.close()
+        with self._lock:
+            connections = list(self._open)
+        for sock in connections:
+            _shut(sock)
+
+    def _accept(self):
+        while not self._stopping:
+            try:
+                sock, address = self._sock.accept()
+            except OSError as error:
+                if self._stopping:
+                    return
+                # Out of descriptors: those we have will be closed again some time.
+                log.error("accept: %s", error)
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED,
+                                       errno.EINTR, errno.ENOBUFS, errno.ENOMEM):
+                    return
+                threading.Event().wait(0.1)
+                continue
+            with self._lock:
+                if len(self._open) >= _MAX_CONNECTIONS:
+                    log.warning("more than %d connections: refused", _MAX_CONNECTIONS)
+                    sock.close()
+                    continue
+                self._open.add(sock)
+            source = None if self._sock.family == socket.AF_UNIX else address[0]
+            threading.Thread(target=self._serve, args=(sock, source), daemon=True).start()
+
+    def _serve(self, sock, source):
+        try:
+            tune(sock)
+            Connection(sock, source, self._dispatch, self._admission).run()
+        except OSError as error:
+            log.debug("%s: %s", source, error)
+        finally:
+            with self._lock:
+                self._open.discard(sock)
+
+
+def _shut(sock):
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass

@@ -1,0 +1,237 @@
+"""Clients' requests for objects: checked, then handed to the gateway."""
+
+from sheepstack.sheep.vdi_table import UnknownVdi
+from sheepstack.wire import inode_layout as layout
+from sheepstack.wire import oid as oids
+from sheepstack.wire.header import OBJ_REQUEST, OBJ_RESPONSE, RESULT_RESPONSE
+from sheepstack.wire.opcodes import PROTO_VER, Flag, Op
+from sheepstack.wire.peer import PeerOp
+from sheepstack.wire.results import Result
+
+OPCODES = frozenset((Op.CREATE_AND_WRITE_OBJ, Op.READ_OBJ, Op.WRITE_OBJ, Op.REMOVE_OBJ,
+                     Op.DISCARD_OBJ))
+
+#: Reads of at least so many bytes are looked through for zeros that need not be sent.
+_TRIM_FROM = 1 << 16
+
+
+class ObjectService:
+    """``inode_changed(vid)`` tells the leader that a client wrote an inode's header."""
+
+    def __init__(self, state, gateway, table, workers, stats, inode_changed):
+        self._state = state
+        self._gateway = gateway
+        self._table = table
+        self._workers = workers
+        self._stats = stats
+        self._inode_changed = inode_changed
+
+    def handle(self, fields, header, payload, connection, batch):
+        """Start a request; answers on ``connection`` now or later."""
+        (version, opcode, flags, _, ident, length, oid, cow_oid, copies, _, _, _, offset,
+         _) = OBJ_REQUEST.unpack(header)
+        view = self._state.view
+        reply = _Reply(connection, view, opcode, ident, len(payload))
+        if not oids.is_valid(oid):
+            reply(Result.INVALID_PARMS, batch)
+            return
+        if opcode == Op.READ_OBJ:
+            self._stats.gateway_read(length)
+            self._read(version, flags, oid, offset, length, reply, batch)
+        else:
+            self._stats.gateway_write(opcode, len(payload))
+            self._write(opcode, flags, oid, cow_oid, offset, payload, copies, reply, batch)
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def _read(self, version, flags, oid, offset, length, reply, batch):
+        view = self._state.view
+        policy = self._table.policy_if_known(oid)
+        if policy is not None and view.open:
+            data = self._gateway.read_here(view, oid, offset, length, policy.width)
+            if data is not None:
+                self._answer_read(version, oid, data, policy, reply, batch)
+                return
+        self._workers.submit(self._read_slowly, version, oid, offset, length, reply)
+
+    def _read_slowly(self, version, oid, offset, length, reply):
+        if self._state.wait_open() is None:
+            reply(Result.SHUTDOWN, None)
+            return
+        policy = self._table.policy_of(oid)
+        result, data = self._gateway.read(oid, offset, length, policy)
+        if result == Result.SUCCESS:
+            self._answer_read(version, oid, data, policy, reply, None)
+        else:
+            reply(result, None)
+
+    def _answer_read(self, version, oid, data, policy, reply, batch):
+        start = 0
+        if version >= PROTO_VER and len(data) >= _TRIM_FROM:
+            start, data = trimmed(data)
+        reply.data(data, start, policy.nr_copies, batch)
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def _write(self, opcode, flags, oid, cow_oid, offset, payload, copies, reply, batch):
+        vid = oids.vid_of(oid)
+        if oids.is_attr(oid):
+            entry = None
+            policy, block_size = self._state.view.map.copies, layout.ATTR_SIZE
+        else:
+            entry = self._table.find(vid)
+            if entry is None or not self._state.view.open or entry.frozen:
+                self._workers.submit(
+                    self._write_later, opcode, flags, oid, cow_oid, offset, payload, copies, reply)
+                return
+            policy, block_size = entry.policy, 1 << entry.block_size_shift
+            refusal = _refusal(entry, oid, opcode, offset, payload)
+            if refusal:
+                reply(refusal, batch)
+                return
+        size = oids.object_size(oid, block_size)
+        if offset + len(payload) > size:
+            reply(Result.INVALID_PARMS, batch)
+            return
+        if opcode in (Op.REMOVE_OBJ, Op.DISCARD_OBJ):
+            kind = PeerOp.REMOVE if self._state.view.complete else PeerOp.DISCARD
+            payload, offset = b"", 0
+        elif opcode == Op.WRITE_OBJ:
+            kind = PeerOp.WRITE
+        elif flags & Flag.COW and cow_oid and len(payload) < size:
+            self._workers.submit(self._copy_on_write, size, policy, entry, (
+                opcode, flags, oid, cow_oid, offset, payload, copies, reply))
+            return
+        else:
+            kind = PeerOp.CREATE
+        finish = _ClientWrite(
+            self, (opcode, flags, oid, cow_oid, offset, payload, copies, reply), reply)
+        self._gateway.write(kind, oid, offset, payload, size, policy, finish, batch, None, entry)
+
+    def ended(self, arguments, result, batch):
+        """A write came to its end, or must be admitted again."""
+        opcode, _, oid, _, offset, _, _, reply = arguments
+        if result == Result.AGAIN:
+            self._workers.submit(self._write_later, *arguments)
+        elif (result == Result.SUCCESS and offset < layout.INODE_HEADER_SIZE
+              and oids.is_vdi(oid) and opcode != Op.REMOVE_OBJ):
+            self._workers.submit(self._tell_leader, oids.vid_of(oid), result, reply)
+        else:
+            reply(result, batch)
+
+    def _write_later(self, opcode, flags, oid, cow_oid, offset, payload, copies, reply):
+        """For a VDI that is not in the table, a frozen one, or a map that is not open."""
+        while True:
+            view = self._state.wait_open()
+            if view is None:
+                reply(Result.SHUTDOWN, None)
+                return
+            try:
+                entry = self._table.load(oids.vid_of(oid))
+            except UnknownVdi:
+                reply(Result.NO_VDI, None)
+                return
+            if not entry.frozen:
+                break
+            self._state.wait_view(view.revision, 0.005)
+        self._write(opcode, flags, oid, cow_oid, offset, payload, copies, reply, None)
+
+    def _copy_on_write(self, size, policy, entry, arguments):
+        _, _, oid, cow_oid, offset, payload, _, reply = arguments
+        source_policy = self._table.policy_of(cow_oid)
+        result, data = self._gateway.read(cow_oid, 0, size, source_policy)
+        if result != Result.SUCCESS:
+            reply(result, None)
+            return
+        image = bytearray(data)
+        image[offset:offset + len(payload)] = payload
+        start, image = trimmed(image)
+
+        def finish(result, batch):
+            if result == Result.AGAIN:
+                self._workers.submit(self._write_later, *arguments)
+            else:
+                reply(result, batch)
+
+        self._gateway.write(PeerOp.CREATE, oid, start, image, size, policy, finish, None, None,
+                            entry)
+
+    def _tell_leader(self, vid, result, reply):
+        if result == Result.SUCCESS:
+            self._inode_changed(vid)
+        reply(result, None)
+
+
+def _refusal(entry, oid, opcode, offset, payload):
+    """Why a write to a VDI is refused; None: it is not."""
+    if entry.deleted:
+        return Result.NO_VDI
+    if entry.snapshot:
+        if oids.is_data(oid) and opcode not in (Op.REMOVE_OBJ, Op.DISCARD_OBJ):
+            return Result.READONLY
+        if (oids.is_vdi(oid) and layout.DATA_VDI_ID_OFFSET <= offset < layout.GREF_OFFSET
+                and any(payload)):
+            # Emptying its map is how Sheepdog's dog begins to delete a snapshot.
+            return Result.READONLY
+    return None
+
+
+def trimmed(data):
+    """(zeros cut off in front, rest without zeros at its end), cut at 512-byte sectors."""
+    view = memoryview(data)
+    length = len(view)
+    end = len(bytes(view[-4096:]).rstrip(b"\0"))
+    if end:
+        stop = length - min(4096, length) + end
+    else:
+        stop = len(bytes(view).rstrip(b"\0"))
+    stop = min(length, -(-stop // 512) * 512)
+    if stop == 0:
+        return 0, view[:0]
+    head = bytes(view[:4096])
+    start = len(head) - len(head.lstrip(b"\0"))
+    if start == len(head):
+        whole = bytes(view[:stop])
+        start = stop - len(whole.lstrip(b"\0"))
+    start = start // 512 * 512
+    return start, view[start:stop]
+
+
+class _ClientWrite:
+    """``finish`` of a client's write."""
+
+    __slots__ = ("_service", "_arguments", "_reply")
+
+    def __init__(self, service, arguments, reply):
+        self._service = service
+        self._arguments = arguments
+        self._reply = reply
+
+    def __call__(self, result, batch):
+        if result == Result.SUCCESS and self._arguments[4] >= layout.INODE_HEADER_SIZE:
+            self._reply(result, batch)
+        else:
+            self._service.ended(self._arguments, result, batch)
+
+
+class _Reply:
+    """Sends the one answer to a request; also serves as ``finish`` of a write."""
+
+    __slots__ = ("_connection", "_view", "_opcode", "_ident", "_received")
+
+    def __init__(self, connection, view, opcode, ident, received):
+        self._connection = connection
+        self._view = view
+        self._opcode = opcode
+        self._ident = ident
+        self._received = received
+
+    def __call__(self, result, batch):
+        header = RESULT_RESPONSE.pack(PROTO_VER, self._opcode, 0, self._view.epoch, self._ident,
+                                      0, result)
+        self._connection.answer((header,), batch, self._received)
+
+    def data(self, data, offset, copies, batch):
+        header = OBJ_RESPONSE.pack(PROTO_VER, self._opcode, 0, self._view.epoch, self._ident,
+                                   len(data), Result.SUCCESS, copies, offset)
+        self._connection.answer((header, data), batch, self._received)

@@ -1,0 +1,131 @@
+"""The sending half of a connection.
+
+Messages are collected and leave in as few system calls as possible.  Whoever handles a
+burst of events passes a :class:`Batch` along; what they cause to be sent anywhere goes out
+when the batch ends.
+"""
+
+import collections
+import socket
+import threading
+
+_IOV_LIMIT = 512
+
+
+class Batch:
+    """Outlets that have something to send once the present burst is handled."""
+
+    __slots__ = ("_outlets",)
+
+    def __init__(self):
+        self._outlets = []
+
+    def add(self, outlet):
+        if outlet not in self._outlets:
+            self._outlets.append(outlet)
+
+    def flush(self):
+        if self._outlets:
+            outlets, self._outlets = self._outlets, []
+            for outlet in outlets:
+                outlet.flush()
+
+
+class Outlet:
+    """Sends on ``sock`` without ever blocking the caller.
+
+    What the kernel does not take at once is sent by a thread that lives only as long as
+    there is a rest.
+    """
+
+    def __init__(self, sock):
+        self._sock = sock
+        self._queue = collections.deque()
+        self._lock = threading.Lock()
+        self._draining = False
+        self._closed = False
+
+    def put(self, buffers, batch=None):
+        """Queue one message (an iterable of bytes-like); without a batch it leaves at once."""
+        self._queue.extend(buffers)
+        if batch is None:
+            self.flush()
+        else:
+            batch.add(self)
+
+    def put_message(self, header, batch=None):
+        """Queue a message that is a header alone."""
+        self._queue.append(header)
+        if batch is None:
+            self.flush()
+        else:
+            batch.add(self)
+
+    def flush(self):
+        while self._queue and not self._draining:
+            if not self._lock.acquire(blocking=False):
+                # The holder looks at the queue again after it lets the lock go.
+                return
+            try:
+                if self._draining or self._closed:
+                    return
+                rest = self._send_some()
+                if rest:
+                    self._draining = True
+                    threading.Thread(target=self._drain, args=(rest,), daemon=True).start()
+                    return
+            finally:
+                self._lock.release()
+
+    def _take(self):
+        buffers, queue = [], self._queue
+        while queue and len(buffers) < _IOV_LIMIT:
+            buffers.append(queue.popleft())
+        return buffers
+
+    def _send_some(self):
+        """Send what goes without waiting; returns the buffers that did not go."""
+        while True:
+            buffers = self._take()
+            if not buffers:
+                return None
+            try:
+                sent = self._sock.sendmsg(buffers, (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except (BlockingIOError, InterruptedError):
+                return buffers
+            except OSError:
+                self._closed = True
+                self._queue.clear()
+                return None
+            rest = _after(buffers, sent)
+            if rest:
+                return rest
+
+    def _drain(self, rest):
+        try:
+            while rest:
+                for buffer in rest:
+                    self._sock.sendall(buffer)
+                with self._lock:
+                    rest = self._take()
+                    if not rest:
+                        self._draining = False
+            self.flush()
+        except OSError:
+            self._closed = True
+            self._draining = False
+            self._queue.clear()
+
+    def close(self):
+        self._closed = True
+        self._queue.clear()
+
+
+def _after(buffers, sent):
+    """The part of ``buffers`` behind the first ``sent`` bytes."""
+    for position, buffer in enumerate(buffers):
+        length = len(buffer)
+        if sent < length:
+            return [memoryview(buffer)[sent:]] + buffers[position + 1:]
+        sent -= length
+    return None

@@ -1,0 +1,238 @@
+"""Answers to other sheep."""
+
+import json
+import logging
+
+from sheepstack.redundancy.policy import CopyPolicy
+from sheepstack.sheep.replica import NotHere, Unsettled, result_of
+from sheepstack.sheep.vdi_table import UnknownVdi
+from sheepstack.store.errors import NoObject, StoreError
+from sheepstack.wire import oid as oids
+from sheepstack.wire import peer
+from sheepstack.wire.peer import PeerFlag, PeerOp, node_index_of
+from sheepstack.wire.results import Result
+
+log = logging.getLogger(__name__)
+
+#: Calls that ask other sheep in turn.
+_WAITING_CALLS = ("refetch", "adopt", "vdi", "inode_changed", "all_inodes")
+_WRITES = (PeerOp.WRITE, PeerOp.CREATE, PeerOp.REMOVE, PeerOp.DISCARD)
+
+
+class PeerService:
+    """Dispatches requests that :mod:`sheepstack.wire.peer` describes.
+
+    ``workers`` run what may wait for other sheep, ``callers`` what never does: so those who
+    wait always get their answers.  ``forward(header, payload, reply)`` carries out a client's
+    request that another sheep passed on.
+    """
+
+    def __init__(self, state, store, replica, gateway, recovery, table, workers, callers, service):
+        self._state = state
+        self._store = store
+        self._replica = replica
+        self._gateway = gateway
+        self._recovery = recovery
+        self._table = table
+        self._workers = workers
+        self._callers = callers
+        self._service = service
+        self.forward = None
+        self.break_lock = None
+        state.answer_call = self.answer
+
+    def handle(self, fields, header, payload, connection, batch):
+        (_, opcode, flags, revision, ident, _, oid, stamp, settled, offset,
+         length) = peer.REQUEST.unpack(header)
+        reply = _Reply(connection, opcode, ident)
+        if opcode == PeerOp.PING:
+            reply(Result.SUCCESS, batch=batch)
+            return
+        if not self._state.lease_valid():
+            reply(Result.NETWORK_ERROR, batch=batch)
+            return
+        if opcode == PeerOp.FORWARD:
+            self._workers.submit(self.forward, header, payload, reply)
+            return
+        mismatch = self._replica.mismatch(revision)
+        if mismatch:
+            if mismatch == Result.NEW_NODE_VER:
+                self._state.behind()
+            reply(mismatch, batch=batch)
+            return
+        if settled:
+            self._replica.note_settled(node_index_of(stamp), settled)
+        if opcode in _WRITES:
+            if not oids.is_attr(oid):
+                self._table.remember(oids.vid_of(oid), CopyPolicy(flags >> peer.WIDTH_SHIFT))
+            self._write(opcode, oid, revision, stamp, offset, length, payload, reply, batch)
+        elif opcode == PeerOp.READ:
+            self._read(flags, oid, revision, offset, length, reply, batch)
+        elif opcode == PeerOp.SETTLE:
+            reply(Result.SUCCESS, batch=batch)
+        elif opcode == PeerOp.CALL:
+            self._call(payload, reply, batch)
+        elif opcode == PeerOp.FETCH:
+            self._workers.submit(self._fetch, oid, stamp if flags & PeerFlag.STALE else None,
+                                 reply)
+        elif opcode == PeerOp.LIST:
+            self._workers.submit(self._list, payload, reply)
+        else:
+            reply(Result.INVALID_PARMS, batch=batch)
+
+    def _write(self, opcode, oid, revision, stamp, offset, size, payload, reply, batch):
+        def done(result, last):
+            reply(result, last, batch=batch if inline else None)
+
+        inline = True
+        try:
+            self._gateway.apply(opcode, oid, revision, stamp, offset, size, payload, done)
+        except NotHere:
+            self._workers.submit(self._gateway.apply_slowly, opcode, oid, revision, stamp,
+                                 offset, size, payload, done)
+        except ValueError:
+            reply(Result.INVALID_PARMS, batch=batch)
+        inline = False
+
+    def _read(self, flags, oid, revision, offset, length, reply, batch):
+        try:
+            if flags & PeerFlag.UNSETTLED:
+                data = self._store.read(oid, offset, length)
+            else:
+                data = self._replica.read(oid, offset, length)
+        except (Unsettled, NotHere):
+            self._workers.submit(self._read_patiently, oid, revision, offset, length, reply)
+        except NoObject:
+            reply(Result.NO_OBJ, batch=batch)
+        except ValueError:
+            reply(Result.INVALID_PARMS, batch=batch)
+        except StoreError as error:
+            if flags & PeerFlag.UNSETTLED:
+                reply(result_of(error), batch=batch)
+            else:
+                self._workers.submit(self._read_patiently, oid, revision, offset, length, reply)
+        else:
+            reply(Result.SUCCESS, 0, (data,), len(data), batch)
+
+    def _read_patiently(self, oid, revision, offset, length, reply):
+        result, data = self._gateway.read_patiently(oid, revision, offset, length)
+        if result == Result.SUCCESS:
+            reply(result, 0, (data,), len(data))
+        else:
+            reply(result)
+
+    def _fetch(self, oid, stale_revision, reply):
+        try:
+            buffers = self._recovery.content(oid, stale_revision)
+        except StoreError as error:
+            if not isinstance(error, NoObject):
+                log.warning("object %016x cannot be handed on: %s", oid, error)
+                if stale_revision is None:
+                    self._recovery.repair(oid, self._state.view.revision)
+            reply(result_of(error))
+            return
+        reply(Result.SUCCESS, 0, buffers, sum(len(buffer) for buffer in buffers))
+
+    def _list(self, payload, reply):
+        try:
+            arcs = [(int(start), int(end)) for start, end in json.loads(payload)]
+        except (ValueError, TypeError):
+            reply(Result.INVALID_PARMS)
+            return
+        data = self._recovery.listing(arcs)
+        reply(Result.SUCCESS, 0, (data,), len(data))
+
+    def _call(self, payload, reply, batch):
+        try:
+            question = json.loads(payload)
+            waits = question["call"] in _WAITING_CALLS
+        except (ValueError, TypeError, KeyError):
+            reply(Result.INVALID_PARMS, batch=batch)
+            return
+        (self._workers if waits else self._callers).submit(self._answer_call, question, reply)
+
+    def _answer_call(self, question, reply):
+        try:
+            data = json.dumps({"answer": self.answer(question)}).encode()
+        except Exception:
+            log.exception("call %r", question)
+            reply(Result.SYSTEM_ERROR)
+            return
+        reply(Result.SUCCESS, 0, (data,), len(data))
+
+    # -- calls -----------------------------------------------------------------------------
+
+    def answer(self, question):
+        """Answer a call, also one of our own; None: not now."""
+        return getattr(self, "_on_" + question["call"])(**{
+            key: value for key, value in question.items() if key != "call"})
+
+    def _on_holding(self, oids, revision):
+        return self._recovery.holding(oids)
+
+    def _on_refetch(self, oid, revision):
+        return self._recovery.refetch(oid) or None
+
+    def _on_adopt(self, oid, source, revision):
+        view = self._state.view
+        if view.revision != revision:
+            return None
+        return self._recovery.adopt(view, oid, source) or None
+
+    def _on_inodes(self):
+        return [oids.vid_of(oid) for oid in self._store.oids() if oids.is_vdi(oid)]
+
+    def _on_objects(self, vids):
+        wanted = set(vids)
+        return [oid for oid in self._store.oids()
+                if oids.vid_of(oid) in wanted and (oids.is_data(oid) or oids.is_vmstate(oid))]
+
+    def _on_attributes(self, vid):
+        return [oid for oid in self._store.oids()
+                if oids.is_attr(oid) and oids.vid_of(oid) == vid]
+
+    def _on_vdi(self, vid, fields):
+        """The leader changes what is allowed: from our answer on, no older write is under way."""
+        view = self._state.view
+        if self._table.find(vid) is None:
+            try:
+                self._table.load(vid)
+            except UnknownVdi:
+                return True
+        self._table.change(vid, **fields)
+        if fields.get("frozen") or fields.get("deleted"):
+            while self._gateway.busy_with(vid):
+                if self._state.view.revision != view.revision:
+                    return None
+                self._replica.wait_change(0.02)
+        return True
+
+    def _on_forget_vdi(self, vid):
+        self._table.forget(vid)
+        return True
+
+    def _on_all_inodes(self):
+        return [list(inode) for inode in self._service.inodes()]
+
+    def _on_inode_changed(self, vid):
+        self._service.inode_changed(vid)
+        return True
+
+    def _on_unlock(self, vid):
+        return self.break_lock(vid)
+
+
+class _Reply:
+    """Sends one answer."""
+
+    __slots__ = ("_connection", "_opcode", "_ident")
+
+    def __init__(self, connection, opcode, ident):
+        self._connection = connection
+        self._opcode = opcode
+        self._ident = ident
+
+    def __call__(self, result, stamp=0, buffers=(), length=0, batch=None):
+        header = peer.RESPONSE.pack(peer.PEER_VER, self._opcode, 0, 0, self._ident, length,
+                                    result, stamp, 0)
+        self._connection.answer((header, *buffers), batch)

@@ -1,0 +1,127 @@
+"""Reclaiming what deleted VDIs leave behind.
+
+A data object is named after the VDI that made it and is in use while the map of some VDI
+that is not deleted has that VDI's id at its index.  Maps only ever come to name others by
+being copied from a parent, so whoever may use objects of a deleted VDI descends from it.
+A deleted VDI keeps its inode, and so its id, until none of its objects is in use: an id is
+never given out again while objects carry it.
+"""
+
+import logging
+import threading
+
+from sheepstack.sheep.vdi_service import Failure
+from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
+from sheepstack.wire import oid as oids
+from sheepstack.wire.inode import unpack_map
+from sheepstack.wire.peer import PeerOp
+from sheepstack.wire.results import Result
+
+log = logging.getLogger(__name__)
+
+_GATHER_SECONDS = 0.2
+_PERIOD_SECONDS = 30.0
+_LANES = 4
+
+
+class Reclaim:
+    """A background thread on every sheep; only the leader's has work."""
+
+    def __init__(self, state, service, gateway):
+        self._state = state
+        self._service = service
+        self._gateway = gateway
+        self._wanted = threading.Event()
+
+    def start(self):
+        threading.Thread(target=self._run, daemon=True, name="reclaim").start()
+
+    def kick(self):
+        """Something may have become reclaimable."""
+        self._wanted.set()
+
+    def _run(self):
+        while not self._state.stopping.is_set():
+            # Now and then without a call, too: a client's own write may have been the last
+            # to need an object of a VDI that was deleted before.
+            self._wanted.wait(_PERIOD_SECONDS)
+            if not self._state.may_reclaim():
+                self._state.stopping.wait(_GATHER_SECONDS)
+                continue
+            # Deletions come in crowds; one pass serves them all.
+            self._state.stopping.wait(_GATHER_SECONDS)
+            self._wanted.clear()
+            try:
+                self._pass()
+            except Failure as failure:
+                log.info("reclaiming goes on later: result %s", failure.result)
+                self._wanted.set()
+            except Exception:
+                log.exception("reclaiming failed")
+
+    def _pass(self):
+        with self._service.lock:
+            catalogue = self._service.catalogue()
+            deleted = {inode.vdi_id: inode for inode in catalogue.deleted()}
+            if not deleted:
+                return
+            used = self._used(catalogue, set(deleted))
+        existing = {vid: set() for vid in deleted}
+        for answer in self._state.call_all({"call": "objects", "vids": sorted(deleted)}):
+            for oid in answer:
+                existing[oids.vid_of(oid)].add(oid)
+        for vid, inode in deleted.items():
+            garbage = [oid for oid in existing[vid]
+                       if not (oids.is_data(oid) and oids.index_of(oid) in used[vid])]
+            self._remove_all(inode, garbage)
+            if not used[vid] and len(garbage) == len(existing[vid]):
+                self._free(vid)
+
+    def _used(self, catalogue, deleted):
+        """{vid: indexes of its objects that some VDI uses}, for all ``deleted`` ones."""
+        used = {vid: set() for vid in deleted}
+        for inode in catalogue.live():
+            shared = deleted.intersection(catalogue.ancestors(inode))
+            if not shared:
+                continue
+            for index, vid in enumerate(unpack_map(self._service.read_map(inode, whole=True))):
+                if vid in shared:
+                    used[vid].add(index)
+        return used
+
+    def _remove_all(self, inode, garbage):
+        try:
+            policy = entry_of(inode).policy
+        except UnknownVdi:
+            policy = self._state.view.map.copies
+        queue, take, failed = iter(garbage), threading.Lock(), []
+
+        def lane():
+            while True:
+                with take:
+                    oid = next(queue, None)
+                if oid is None:
+                    return
+                result = self._gateway.write_wait(PeerOp.REMOVE, oid, 0, b"", 0, policy)
+                if result not in (Result.SUCCESS, Result.NO_OBJ):
+                    failed.append(result)
+
+        threads = [threading.Thread(target=lane, daemon=True)
+                   for _ in range(min(_LANES, len(garbage)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failed:
+            raise Failure(failed[0])
+
+    def _free(self, vid):
+        """No object of ``vid`` is left: its children move up, its inode goes."""
+        with self._service.lock:
+            catalogue = self._service.catalogue()
+            inode = catalogue.get(vid)
+            if inode is None:
+                return
+            for child in catalogue.children(vid):
+                self._service.set_parent(child, inode.parent_vdi_id)
+            self._service.remove(inode)

@@ -1,0 +1,453 @@
+"""Bringing objects to where the map says they belong.
+
+At each map a sheep asks all others what they hold of what it should hold now, and fetches
+what it lacks.  A copy in ``obj/`` is current: it has every write that was acknowledged.  A
+copy that was set aside is known to have been current up to some revision; it is used again
+as it is when a current copy elsewhere has the same stamp, and it is the source of last
+resort when no current copy is left, provided that no node that could know better is
+missing (:meth:`Recovery._resolve`).
+
+Objects that somebody asks for are fetched at once, ahead of the queue.
+"""
+
+import json
+import logging
+import threading
+import time
+
+from sheepstack.placement.ring import RING_SIZE, changed_arcs, merged
+from sheepstack.store.errors import NoObject, NoSpace, StoreError
+from sheepstack.wire import oid as oids
+from sheepstack.wire import peer
+from sheepstack.wire.hashing import oid_hash
+from sheepstack.wire.peer import PeerFlag, PeerOp
+from sheepstack.wire.results import Result
+
+log = logging.getLogger(__name__)
+
+WHOLE_RING = [(0, RING_SIZE)]
+
+_LANES = 4
+_STRIPES = 64
+_RETRY_SECONDS = 0.5
+_BATCH = 512
+
+
+class Changed(Exception):
+    """The map changed: what was being done for it is pointless now."""
+
+
+class Recovery:
+    """``table`` gives the copy policies of VDIs, ``identity`` what survives a restart."""
+
+    def __init__(self, state, store, table, identity, throttle):
+        self._state = state
+        self._store = store
+        self._replica = None
+        self._table = table
+        self._identity = identity
+        self.throttle = throttle
+        self._locks = [threading.Lock() for _ in range(_STRIPES)]
+        self._absent = set()
+        self._lost = set()
+        self._complete = False
+        self._complete_ring = None
+        self._complete_revision = 0
+        self._extra = set()
+        self._everything = False
+        self.finished = 0
+        self.total = 0
+        self.preparing = False
+        self.running = False
+        self.out_of_space = False
+
+    def attach(self, replica):
+        """The replica, which in turn asks us what is absent."""
+        self._replica = replica
+
+    # -- what others ask -------------------------------------------------------------------
+
+    def known_absent(self, oid) -> bool:
+        """True where an object that is not here does not exist."""
+        if oid in self._lost:
+            return False
+        return self._complete or oid in self._absent
+
+    @property
+    def complete_revision(self) -> int:
+        """The revision at which this sheep last held all it should."""
+        return self._complete_revision
+
+    def resume(self, ring, revision):
+        """Remember from before a restart at which map all was here."""
+        self._complete_ring = ring
+        self._complete_revision = revision
+
+    def expect(self, oid_set):
+        """Look for these objects, too, at the next map: they were set aside."""
+        self._extra |= set(oid_set)
+
+    def expect_all(self):
+        """Look for everything at the next map: all copies were set aside."""
+        self._everything = True
+
+    def enter(self):
+        """A new map: nothing is known any more of what is not here."""
+        self._complete = False
+        self._absent = set()
+        self._lost = set()
+
+    def holding(self, wanted):
+        """For each (oid, width): [current stamp or None, busy, [[revision, stamp]...], absent].
+
+        ``absent``: the revision at which this sheep held all it should and not this object,
+        though it was one of its ``width`` holders; 0 where it knows nothing of the kind.
+        """
+        answer = []
+        for oid, width in wanted:
+            current = self._store.stamp(oid) if self._store.exists(oid) else None
+            stale = [[revision, stamp] for revision, stamp, _ in self._store.stale_info(oid)]
+            absent = 0
+            if current is None and oid not in self._lost and all(
+                    revision < self._complete_revision for revision, _ in stale):
+                absent = self._complete_revision if self._held(oid, width) else 0
+            answer.append([current, self._replica.is_busy(oid), stale, absent])
+        return answer
+
+    def _held(self, oid, width):
+        ring = self._complete_ring
+        return ring is not None and self._state.name in [
+            ring.nodes[index].name for index in ring.holders(oid, width)]
+
+    def listing(self, arcs):
+        """Packed listing of all copies in ``arcs``, current and set aside."""
+        entries = [(oid, 0, 0) for oid in self._store.oids_in(arcs)]
+        for revision in self._store.stale_epochs():
+            entries += [(oid, 0, revision) for oid in self._store.stale_oids(revision)]
+        return peer.pack_listing(entries)
+
+    def content(self, oid, stale_revision=None):
+        """Buffers with the whole object for another node; raises StoreError."""
+        store = self._store
+        if stale_revision is None:
+            size = store.size(oid)
+            stamp = 0 if self._replica.is_busy(oid) else store.stamp(oid)
+            extents = [(offset, store.read(oid, offset, length))
+                       for offset, length in store.extents(oid)]
+        else:
+            info = {revision: (stamp, size) for revision, stamp, size in store.stale_info(oid)}
+            if stale_revision not in info:
+                raise NoObject(oid)
+            stamp, size = info[stale_revision]
+            extents = [(offset, store.stale_read(oid, stale_revision, offset, length))
+                       for offset, length in store.stale_extents(oid, stale_revision)]
+        return peer.pack_extents(size, stamp, extents)
+
+    # -- one object ------------------------------------------------------------------------
+
+    def need(self, oid) -> bool:
+        """Make an object be here or known absent; False: not possible now, try again."""
+        view = self._state.view
+        if not view.serving:
+            return False
+        try:
+            return self._bring(view, oid)
+        except Changed:
+            return False
+        except NoSpace:
+            self.out_of_space = True
+            return False
+        except StoreError as error:
+            log.error("cannot recover object %016x: %s", oid, error)
+            return False
+
+    def refetch(self, oid):
+        """Others have an object that is not here though it should be."""
+        if not self._store.exists(oid):
+            self._lost.add(oid)
+            return self.need(oid)
+        return True
+
+    def adopt(self, view, oid, source):
+        """Give up our copy for that of node ``source``, or for none if it has none."""
+        with self._locks[oid % _STRIPES]:
+            answer = view.links[source].call(
+                PeerOp.FETCH, view.revision, self._state.patience, oid=oid)
+            if answer.result not in (Result.SUCCESS, Result.NO_OBJ):
+                return False
+            if answer.result == Result.NO_OBJ:
+                waiter = _Waiter()
+                self._store.remove(oid, waiter)
+                waiter.wait()
+            else:
+                size, stamp, extents = peer.unpack_extents(answer.payload)
+                waiter = _Waiter()
+                self._store.create_sparse(oid, size, extents, stamp, waiter)
+                waiter.wait()
+            return True
+
+    def repair(self, oid, revision) -> bool:
+        """Overwrite damaged blocks with those of another holder; False: none is better."""
+        view = self._state.view
+        if view.revision != revision:
+            return False
+        policy = self._table.policy_of(oid)
+        good = True
+        for block in self._store.verify(oid):
+            offset = block * 4096
+            length = min(4096, self._store.size(oid) - offset)
+            for node in view.ring.holders(oid, policy.width):
+                if node == view.index:
+                    continue
+                answer = view.links[node].call(
+                    PeerOp.READ, revision, self._state.patience, oid=oid, offset=offset,
+                    length=length, flags=PeerFlag.UNSETTLED)
+                if answer.result == Result.SUCCESS and len(answer.payload) == length:
+                    self._store.repair(oid, block, answer.payload)
+                    log.warning("object %016x: block %d repaired from %s", oid, block,
+                                view.map.nodes[node].name)
+                    break
+            else:
+                good = False
+        return good
+
+    def _bring(self, view, oid):
+        if self._store.exists(oid) or self.known_absent(oid):
+            return True
+        with self._locks[oid % _STRIPES]:
+            if self._store.exists(oid) or self.known_absent(oid):
+                return True
+            return self._resolve(view, oid)
+
+    def _resolve(self, view, oid):
+        """Find out from all members what became of an object, and fetch it."""
+        policy = self._table.policy_if_known(oid)
+        # Of a VDI that nobody here knows, only the first holder is sure to be one.
+        width = policy.width if policy else 1
+        answers = self._ask_all(view, [(oid, width)])
+        states = {node: answer[0] for node, answer in answers.items()}
+        current = [node for node, state in states.items() if state[0] is not None]
+        order = list(view.ring.holders(oid, policy.width)) if policy else []
+        rank = {node: position for position, node in enumerate(order)}
+        current.sort(key=lambda node: (rank.get(node, len(rank)), node))
+        if current:
+            return self._fetch_current(view, oid, current, states)
+
+        best = max((stale[0] for state in states.values() for stale in state[2]), default=0)
+        absent_as_of = max(state[3] for state in states.values())
+        if best == 0 or absent_as_of >= best:
+            self._lost.discard(oid)
+            self._absent.add(oid)
+            return True
+        if not self._nobody_knows_better(view, oid, best):
+            log.warning("object %016x: a newer copy may be on a node that is missing", oid)
+            return False
+        sources = [node for node, state in states.items()
+                   if any(stale[0] == best for stale in state[2])]
+        source = min(sources, key=lambda node: (rank.get(node, len(rank)), node))
+        if source == view.index:
+            self._replica.install(oid, lambda: self._store.promote(oid, best))
+            return True
+        return self._fetch(view, oid, source, best)
+
+    def _fetch_current(self, view, oid, sources, states):
+        for source in sources:
+            stamp, busy = states[source][0], states[source][1]
+            if stamp and not busy:
+                for revision, own in states[view.index][2]:
+                    if own == stamp:
+                        self._replica.install(
+                            oid, lambda revision=revision: self._store.promote(oid, revision))
+                        return True
+            if self._fetch(view, oid, source, None):
+                return True
+        return False
+
+    def _fetch(self, view, oid, source, stale_revision):
+        answer = view.links[source].call(
+            PeerOp.FETCH, view.revision, self._state.patience, oid=oid,
+            stamp=stale_revision or 0, flags=PeerFlag.STALE if stale_revision else 0)
+        if answer.result != Result.SUCCESS:
+            return False
+        size, stamp, extents = peer.unpack_extents(answer.payload)
+        waiter = _Waiter(used=False)
+
+        def put():
+            waiter.used = True
+            self._store.create_sparse(oid, size, extents, stamp, waiter)
+
+        self._replica.install(oid, put)
+        waiter.wait()
+        self._lost.discard(oid)
+        self.out_of_space = False
+        return True
+
+    def _nobody_knows_better(self, view, oid, revision):
+        """True if at each later map some holder of then is here to tell of a newer copy."""
+        present = {node.key for node in view.map.nodes}
+        policy = self._table.policy_if_known(oid) or view.map.copies
+        for past in self._state.maps_after(revision):
+            if not past.settled or past.revision <= view.map.forced:
+                continue
+            ring = self._state.ring_of(past)
+            keys = {past.nodes[index].key for index in ring.holders(oid, policy.width)}
+            if keys and not keys & present:
+                return False
+        return True
+
+    def _ask_all(self, view, wanted):
+        """{node: holding(wanted)} of all members; raises Changed, also when one is silent."""
+        answers = {view.index: self.holding(wanted)}
+        question = {"call": "holding", "oids": wanted, "revision": view.revision}
+        for node in range(len(view.map.nodes)):
+            if node != view.index:
+                answer = self._state.call_node(node, question)
+                if answer is None:
+                    raise Changed()
+                answers[node] = answer
+        return answers
+
+    # -- all objects -----------------------------------------------------------------------
+
+    def run(self, view):
+        """Recover all that belongs here at this map; returns when done or the map changed."""
+        self.running = True
+        self.preparing = True
+        self.finished = self.total = 0
+        try:
+            arcs = self._arcs(view)
+            while True:
+                missing = self._missing(view, arcs) if arcs else []
+                self.preparing = False
+                self.total = max(self.total, self.finished + len(missing))
+                failed = self._fetch_all(view, missing)
+                if not failed:
+                    break
+                self._state.wait_view(view.revision, _RETRY_SECONDS)
+                self._check(view)
+            self._extra = set()
+            self._everything = False
+            self._complete_ring = view.ring
+            self._complete_revision = view.revision
+            self._complete = True
+            self._lost = set()
+            self._absent = set()
+            self._identity.update(recovered_revision=view.revision, recovered_epoch=view.epoch)
+            if self.total:
+                log.info("recovery at epoch %d is done: %d objects", view.epoch, self.finished)
+        finally:
+            self.running = self.preparing = False
+
+    def _check(self, view):
+        present = self._state.view
+        if present.revision != view.revision or not present.serving:
+            raise Changed()
+
+    def _arcs(self, view):
+        """Arcs of the ring of which this sheep may lack objects."""
+        if view.map.nodes[view.index].vnodes == 0:
+            return []
+        if self._everything or self._complete_ring is None:
+            return WHOLE_RING
+        arcs = []
+        for copies in self._table.widths():
+            arcs += changed_arcs(self._complete_ring, view.ring, copies)
+        arcs += [(oid_hash(oid), oid_hash(oid) + 1) for oid in self._extra]
+        return merged(arcs)
+
+    def _missing(self, view, arcs):
+        """Object ids that belong here and are not, inodes first."""
+        wanted, doubtful = set(), set()
+        for node in range(len(view.map.nodes)):
+            if node == view.index:
+                listed = peer.unpack_listing(self.listing(arcs))
+            else:
+                listed = self._list_of(view, node, arcs)
+            for oid, _, revision in listed:
+                (doubtful if revision else wanted).add(oid)
+        self._check(view)
+        lacking = [oid for oid in wanted | doubtful if not self._store.exists(oid)]
+        lacking.sort(key=lambda oid: (not oids.is_vdi(oid), oid))
+        belonging = []
+        for oid in lacking:
+            policy = self._table.policy_of(oid)
+            if view.index in view.ring.holders(oid, policy.width):
+                belonging.append(oid)
+        return belonging
+
+    def _list_of(self, view, node, arcs):
+        payload = json.dumps([list(arc) for arc in arcs]).encode()
+        while True:
+            answer = view.links[node].call(
+                PeerOp.LIST, view.revision, self._state.patience, buffers=(payload,),
+                data_length=len(payload))
+            if answer.result == Result.SUCCESS:
+                return peer.unpack_listing(answer.payload)
+            self._state.wait_view(view.revision, _RETRY_SECONDS)
+            self._check(view)
+
+    def _fetch_all(self, view, missing):
+        """Fetch with a few threads; returns how many objects did not come."""
+        queue = iter(missing)
+        take = threading.Lock()
+        failed = []
+
+        def lane():
+            while True:
+                with take:
+                    oid = next(queue, None)
+                if oid is None:
+                    return
+                if self._state.view.revision != view.revision:
+                    failed.append(oid)
+                    return
+                self._pause(view)
+                if self.need(oid):
+                    self.finished += 1
+                else:
+                    failed.append(oid)
+
+        threads = [threading.Thread(target=lane, daemon=True)
+                   for _ in range(min(self.throttle.lanes or _LANES, len(missing)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self._check(view)
+        return len(failed)
+
+    def _pause(self, view):
+        interval = self.throttle.interval
+        if interval:
+            end = time.monotonic() + interval
+            while time.monotonic() < end and self._state.view.revision == view.revision:
+                self._state.wait_view(view.revision, end - time.monotonic())
+
+
+class Throttle:
+    """At most ``lanes`` objects at once (0: as the daemon likes), ``interval`` seconds apart."""
+
+    def __init__(self, lanes=0, interval=0.0):
+        self.lanes = lanes
+        self.interval = interval
+
+
+class _Waiter:
+    """A callback of the store that can be waited for."""
+
+    def __init__(self, used=True):
+        self._done = threading.Event()
+        self._error = None
+        self.used = used
+
+    def __call__(self, error):
+        self._error = error
+        self._done.set()
+
+    def wait(self):
+        """Raises the store's error.  Where the callback was never passed on, returns."""
+        if not self.used:
+            return
+        self._done.wait()
+        if self._error is not None:
+            raise self._error

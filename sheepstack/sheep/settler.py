@@ -1,0 +1,62 @@
+"""Small regular duties: telling that writes settled, trying again, coming to rest."""
+
+import logging
+import threading
+
+from sheepstack.store.errors import StoreError
+from sheepstack.wire.peer import PeerOp, make_stamp
+
+log = logging.getLogger(__name__)
+
+_GATHER_SECONDS = 0.004
+_UNPARK_SECONDS = 0.05
+_REST_SECONDS = 0.5
+
+
+class Settler:
+    """Three threads, one for each duty."""
+
+    def __init__(self, state, replica, gateway):
+        self._state = state
+        self._replica = replica
+        self._gateway = gateway
+
+    def start(self):
+        for duty in (self._tell, self._try_again, self._rest):
+            threading.Thread(target=duty, daemon=True, name=duty.__name__).start()
+
+    def _tell(self):
+        """Tell the others which of our writes settled; they may let them be read then."""
+        told = 0, 0
+        while not self._state.stopping.is_set():
+            if not self._state.wait_settling(1.0):
+                continue
+            # While writes go on, each carries the news of those before it.
+            self._state.stopping.wait(_GATHER_SECONDS)
+            view = self._state.view
+            if not view.serving:
+                continue
+            upto = self._gateway.settled_upto()
+            if (view.revision, upto) == told or not upto:
+                continue
+            told = view.revision, upto
+            for link in view.links:
+                if link is not None:
+                    link.submit(PeerOp.SETTLE, view.revision, _ignore,
+                                stamp=make_stamp(0, view.index), settled=upto)
+
+    def _try_again(self):
+        while not self._state.stopping.is_set():
+            self._state.wait_kick(_UNPARK_SECONDS)
+            self._gateway.unpark()
+
+    def _rest(self):
+        while not self._state.stopping.wait(_REST_SECONDS):
+            try:
+                self._replica.settle_quiet()
+            except StoreError as error:
+                log.warning("cannot note stamps: %s", error)
+
+
+def _ignore(answer, batch):
+    pass

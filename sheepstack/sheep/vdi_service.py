@@ -1,0 +1,371 @@
+"""The leader's work: making, finding, deleting VDIs, one request at a time.
+
+What a VDI is stands in its inode object and nowhere else; a new leader reads them all
+(:meth:`VdiService.rebuild`).  A snapshot is taken in an order that leaves no hole whichever
+sheep dies when: writes to the VDI are held at all gateways, the new working VDI is made
+from its map, and the one write that makes the old one a snapshot decides.
+"""
+
+import logging
+import threading
+
+from sheepstack.redundancy import policy as policies
+from sheepstack.redundancy.replication import UnsupportedPolicy, scheme_of
+from sheepstack.sheep.catalogue import Catalogue
+from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
+from sheepstack.wire import inode_layout as layout
+from sheepstack.wire import oid as oids
+from sheepstack.wire.hashing import fnv1a_64, vdi_name_hash
+from sheepstack.wire.inode import InodeHeader, VdiAttr
+from sheepstack.wire.opcodes import AttrFlag
+from sheepstack.wire.peer import PeerOp
+from sheepstack.wire.results import Result
+
+log = logging.getLogger(__name__)
+
+_LANES = 8
+MAX_BLOCK_SIZE_SHIFT = 31
+MIN_BLOCK_SIZE_SHIFT = 20
+
+
+class Failure(Exception):
+    """Carries the result code that answers the request."""
+
+    def __init__(self, result):
+        super().__init__(result)
+        self.result = result
+
+
+class VdiService:
+    """Methods raise :class:`Failure`; all may wait and so run in worker threads."""
+
+    def __init__(self, state, gateway, table):
+        self._state = state
+        self._gateway = gateway
+        self._table = table
+        self._catalogue = None
+        self.lock = threading.RLock()
+        self.reclaim = None
+
+    # -- the catalogue ---------------------------------------------------------------------
+
+    def abdicate(self):
+        """Another sheep leads, or none: forget all, it may change without us."""
+        self._catalogue = None
+
+    def catalogue(self) -> Catalogue:
+        """What VDIs there are; reads all inodes when this sheep has just become the leader."""
+        with self.lock:
+            if self._catalogue is None:
+                self._catalogue = self._rebuild()
+            return self._catalogue
+
+    def _rebuild(self):
+        self._state.wait_open()
+        vids = set()
+        for answer in self._state.call_all({"call": "inodes"}):
+            vids |= set(answer)
+        headers = self._read_headers(sorted(vids))
+        catalogue = Catalogue(headers)
+        for inode in catalogue.unfinished():
+            log.warning("VDI %06x of '%s' was never finished: removed", inode.vdi_id, inode.name)
+            self._remove_inode(inode)
+            catalogue.drop(inode.vdi_id)
+        log.info("leading; %d VDIs", len(catalogue))
+        return catalogue
+
+    def _read_headers(self, vids):
+        queue, take, headers = iter(vids), threading.Lock(), []
+
+        def lane():
+            while True:
+                with take:
+                    vid = next(queue, None)
+                if vid is None:
+                    return
+                inode = self._read_header(vid)
+                if inode is not None:
+                    headers.append(inode)
+
+        threads = [threading.Thread(target=lane, daemon=True)
+                   for _ in range(min(_LANES, len(vids)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return headers
+
+    def _read_header(self, vid):
+        result, data = self._gateway.read(
+            oids.vdi_oid(vid), 0, layout.INODE_HEADER_SIZE, self._state.view.map.copies)
+        if result == Result.NO_OBJ:
+            return None
+        if result != Result.SUCCESS:
+            raise Failure(result)
+        inode = InodeHeader.unpack(data)
+        # An inode that died before its header was written carries no id.
+        return inode._replace(vdi_id=vid)
+
+    def inode_changed(self, vid):
+        """A client wrote to the header of an inode."""
+        with self.lock:
+            if self._catalogue is not None:
+                inode = self._read_header(vid)
+                if inode is not None:
+                    self._catalogue.put(inode)
+
+    # -- requests --------------------------------------------------------------------------
+
+    def look_up(self, name, tag, snap_id) -> InodeHeader:
+        with self.lock:
+            found = self.catalogue().look_up(name, tag, snap_id)
+        if found.inode is None:
+            raise Failure(found.result)
+        return found.inode
+
+    def vids(self):
+        with self.lock:
+            return self.catalogue().vids()
+
+    def deleted_vids(self):
+        with self.lock:
+            return [inode.vdi_id for inode in self.catalogue().deleted()]
+
+    def inodes(self):
+        with self.lock:
+            catalogue = self.catalogue()
+            return catalogue.live() + catalogue.deleted()
+
+    def create(self, name, size, base_vid, copies, shift, store_policy, ctime) -> InodeHeader:
+        """A new working VDI, empty or with the map of ``base_vid``.
+
+        ``copies`` is (nr_copies, copy_policy), zeros for the cluster's.  ``ctime`` also names
+        the request: the same one again gives the same VDI.
+        """
+        with self.lock:
+            catalogue = self.catalogue()
+            working = catalogue.working(name)
+            if working is not None:
+                if working.create_time == ctime:
+                    return working
+                raise Failure(Result.VDI_EXIST)
+            base = self._base(catalogue, base_vid)
+            inode = self._new_inode(catalogue, name, size, base, copies, shift, store_policy,
+                                    ctime)
+            self._make(inode, base)
+            catalogue.put(inode)
+            return inode
+
+    def snapshot(self, name, size, base_vid, copies, shift, store_policy, ctime) -> InodeHeader:
+        """Turn the working VDI into a snapshot; the new working one starts from ``base_vid``.
+
+        The same ``ctime`` again gives the same VDI.  All happens at one revision of the map:
+        where that changes, AGAIN says so and nothing or all of it has happened.
+        """
+        with self.lock:
+            catalogue = self.catalogue()
+            working = catalogue.working(name)
+            if working is None:
+                raise Failure(Result.NO_VDI)
+            if working.create_time == ctime:
+                return working
+            base = self._base(catalogue, base_vid or working.vdi_id)
+            inode = self._new_inode(catalogue, name, size, base, copies, shift, store_policy,
+                                    ctime)
+            revision = self._state.view.revision
+            try:
+                self._tell(working.vdi_id, frozen=True)
+                self._make(inode, base, revision)
+                self._write_inode(working, layout.SNAP_CTIME_OFFSET,
+                                  ctime.to_bytes(8, "little"), revision)
+                old = self._read_header(working.vdi_id) or working
+            except Failure:
+                # Whether the deciding write was made is seen when all inodes are read again.
+                self._catalogue = None
+                self._tell(working.vdi_id, frozen=False)
+                raise
+            catalogue.put(old._replace(snap_ctime=ctime))
+            catalogue.put(inode)
+            self._tell(working.vdi_id, frozen=False, snapshot=True)
+            return inode
+
+    def delete(self, name, tag, snap_id) -> InodeHeader:
+        with self.lock:
+            inode = self.look_up(name, tag, snap_id)
+            self._write_inode(inode, 0, bytes(layout.VDI_NAME_LEN))
+            catalogue = self.catalogue()
+            catalogue.put(inode._replace(name=""))
+            self._tell(inode.vdi_id, deleted=True)
+            if not catalogue.has_name(name):
+                self._remove_attributes(name)
+        self.reclaim()
+        return inode
+
+    def alter_copies(self, vid, nr_copies):
+        raise Failure(Result.NO_SUPPORT)
+
+    # -- parts of them ---------------------------------------------------------------------
+
+    def _base(self, catalogue, base_vid):
+        if not base_vid:
+            return None
+        base = catalogue.get(base_vid)
+        if base is None or base.is_deleted:
+            raise Failure(Result.NO_BASE_VDI)
+        return base
+
+    def _new_inode(self, catalogue, name, size, base, copies, shift, store_policy, ctime):
+        cluster = self._state.view.map
+        if not name:
+            raise Failure(Result.INVALID_PARMS)
+        if store_policy:
+            raise Failure(Result.NO_SUPPORT)
+        try:
+            policy = policies.from_wire(*copies) if any(copies) else cluster.copies
+            scheme_of(policy)
+        except UnsupportedPolicy:
+            raise Failure(Result.NO_SUPPORT) from None
+        except ValueError:
+            raise Failure(Result.INVALID_PARMS) from None
+        if base is not None:
+            shift = base.block_size_shift
+        shift = shift or cluster.block_size_shift
+        if not MIN_BLOCK_SIZE_SHIFT <= shift <= MAX_BLOCK_SIZE_SHIFT:
+            raise Failure(Result.INVALID_PARMS)
+        if base is not None:
+            size = size or base.vdi_size
+        if size > layout.DATA_INDEX << shift:
+            raise Failure(Result.INVALID_PARMS)
+        vid = catalogue.free_vid(name)
+        if vid is None:
+            raise Failure(Result.FULL_VDI)
+        return InodeHeader(
+            name=name, create_time=ctime, vdi_size=size, copy_policy=policy.copy_policy,
+            nr_copies=policy.nr_copies, block_size_shift=shift,
+            snap_id=catalogue.next_snap_id(name), vdi_id=vid,
+            parent_vdi_id=base.vdi_id if base is not None else 0)
+
+    def _make(self, inode, base, revision=None):
+        """Write a new inode object, with the map of ``base``."""
+        image = inode.pack()
+        if base is not None:
+            image += self.read_map(base)
+        entry = entry_of(inode)
+        self._table.set(inode.vdi_id, entry)
+        result = self._gateway.write_wait(
+            PeerOp.CREATE, oids.vdi_oid(inode.vdi_id), 0, image, layout.INODE_SIZE, entry.policy,
+            revision)
+        if result != Result.SUCCESS:
+            raise Failure(result)
+
+    def read_map(self, inode, whole=False) -> bytes:
+        """The map of a VDI as bytes, without the zeros at its end.
+
+        ``whole``: also entries behind the VDI's present size.
+        """
+        length = layout.DATA_INDEX_SIZE if whole else 4 * inode.object_count
+        if not length:
+            return b""
+        result, data = self._gateway.read(
+            oids.vdi_oid(inode.vdi_id), layout.DATA_VDI_ID_OFFSET, length,
+            entry_of(inode).policy)
+        if result != Result.SUCCESS:
+            raise Failure(Result.BASE_VDI_READ)
+        data = bytes(data).rstrip(b"\0")
+        return data + bytes(-len(data) % 4)
+
+    def _write_inode(self, inode, offset, data, revision=None):
+        result = self._gateway.write_wait(
+            PeerOp.WRITE, oids.vdi_oid(inode.vdi_id), offset, data, 0, entry_of(inode).policy,
+            revision)
+        if result != Result.SUCCESS:
+            raise Failure(result)
+
+    def set_parent(self, inode, parent_vid):
+        """Give a VDI another parent; the caller holds the lock."""
+        self._write_inode(inode, 564, parent_vid.to_bytes(4, "little"))
+        self._catalogue.put(inode._replace(parent_vdi_id=parent_vid))
+
+    def remove(self, inode):
+        """Remove the inode of a deleted VDI and free its id; the caller holds the lock."""
+        self._remove_inode(inode)
+        self._catalogue.drop(inode.vdi_id)
+        self._state.call_all({"call": "forget_vdi", "vid": inode.vdi_id})
+
+    def _remove_inode(self, inode):
+        try:
+            policy = entry_of(inode).policy
+        except UnknownVdi:
+            policy = self._state.view.map.copies
+        result = self._gateway.write_wait(
+            PeerOp.REMOVE, oids.vdi_oid(inode.vdi_id), 0, b"", 0, policy)
+        if result not in (Result.SUCCESS, Result.NO_OBJ):
+            raise Failure(result)
+
+    def _tell(self, vid, **fields):
+        """Change what all gateways know of a VDI; none then has an older write on its way."""
+        self._state.call_all({"call": "vdi", "vid": vid, "fields": fields})
+
+    # -- attributes ------------------------------------------------------------------------
+
+    def attribute(self, attr: VdiAttr, flags):
+        """Find, make, overwrite or delete an attribute: (vid, attr id, copies).
+
+        Attributes lie at the hash of the VDI's name, not at its id, as in Sheepdog.
+        """
+        with self.lock:
+            inode = self.look_up(attr.name, attr.tag, attr.snap_id)
+            attr = attr._replace(ctime=inode.create_time)
+            vid = vdi_name_hash(attr.name.encode("utf-8", "surrogateescape"))
+            attr_id = _attr_hash(attr)
+            policy = self._state.view.map.copies
+            while True:
+                oid = oids.attr_oid(vid, attr_id)
+                result, data = self._gateway.read(oid, 0, layout.ATTR_SIZE, policy)
+                if result == Result.NO_OBJ:
+                    if not flags & AttrFlag.CREAT:
+                        raise Failure(Result.NO_OBJ)
+                    self._write_attribute(PeerOp.CREATE, oid, attr.pack(), policy)
+                    return vid, attr_id, policy.nr_copies
+                if result != Result.SUCCESS:
+                    raise Failure(result)
+                present = VdiAttr.unpack(data)
+                if ((present.name, present.tag, present.snap_id, present.key)
+                        == (attr.name, attr.tag, attr.snap_id, attr.key)):
+                    break
+                attr_id = (attr_id + 1) & 0xFFFFFFFF
+            if flags & AttrFlag.EXCL:
+                raise Failure(Result.VDI_EXIST)
+            if flags & AttrFlag.DEL:
+                self._write_attribute(PeerOp.WRITE, oid, b"\0", policy)
+            elif flags & AttrFlag.CREAT:
+                self._write_attribute(PeerOp.WRITE, oid, attr.pack(), policy)
+            return vid, attr_id, policy.nr_copies
+
+    def _write_attribute(self, kind, oid, data, policy):
+        result = self._gateway.write_wait(kind, oid, 0, data, layout.ATTR_SIZE, policy)
+        if result != Result.SUCCESS:
+            raise Failure(Result.EIO)
+
+    def _remove_attributes(self, name):
+        """The last VDI of a name is gone, so are its attributes."""
+        vid = vdi_name_hash(name.encode("utf-8", "surrogateescape"))
+        policy = self._state.view.map.copies
+        found = set()
+        for answer in self._state.call_all({"call": "attributes", "vid": vid}):
+            found |= set(answer)
+        for oid in found:
+            result, data = self._gateway.read(oid, 0, layout.ATTR_SIZE, policy)
+            if result == Result.SUCCESS and VdiAttr.unpack(data).name in (name, ""):
+                self._gateway.write(PeerOp.REMOVE, oid, 0, b"", 0, policy, _ignore)
+
+
+def _attr_hash(attr: VdiAttr) -> int:
+    packed = attr.pack_key()
+    names, snap_id = packed[:512], attr.snap_id.to_bytes(4, "little")
+    key = packed[-layout.ATTR_KEY_LEN:]
+    return fnv1a_64(key, fnv1a_64(snap_id, fnv1a_64(names))) & 0xFFFFFFFF
+
+
+def _ignore(result, batch):
+    pass
