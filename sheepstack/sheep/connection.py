@@ -14,6 +14,11 @@ from sheepstack.wire.results import Result
 
 log = logging.getLogger(__name__)
 
+# Plain integers: arithmetic on enumerations costs more than the rest of the hot path's checks.
+_WRITE = int(Flag.WRITE)
+_AUTH_OPCODES = (int(Op.AUTH_HELLO), int(Op.AUTH_PROVE))
+_FIRST_PEER_OPCODE = int(FIRST_PEER_OPCODE)
+
 _MAX_IN_FLIGHT = 1024
 _MAX_BYTES = 128 << 20
 #: Nobody sends more before having proved to know the secret.
@@ -70,9 +75,7 @@ class Connection:
             for fields, header, payload in messages:
                 self._in_flight += 1
                 self._bytes += len(payload)
-                if not self._trusted:
-                    self._introduce(fields, payload, batch)
-                elif fields[1] in (Op.AUTH_HELLO, Op.AUTH_PROVE):
+                if not self._trusted or fields[1] in _AUTH_OPCODES:
                     self._introduce(fields, payload, batch)
                 else:
                     dispatch(fields, header, payload, self, batch)
@@ -82,10 +85,10 @@ class Connection:
 
     def _payload_length(self, fields):
         version, opcode, flags, _, _, length = fields
-        if opcode >= FIRST_PEER_OPCODE:
+        if opcode >= _FIRST_PEER_OPCODE:
             if version != PEER_VER:
                 raise RemoteProtocolError("opcode 0x%x in version %d" % (opcode, version))
-        elif not flags & Flag.WRITE:
+        elif not flags & _WRITE:
             return 0
         if length > (MAX_DATA_LENGTH if self._trusted else _MAX_UNPROVEN):
             raise RemoteProtocolError("a payload of %d bytes" % length)
@@ -136,5 +139,3 @@ class Connection:
             raise RemoteProtocolError("not authenticated")
         header = Response(result, opcode=opcode, id=ident, data_length=len(data)).pack()
         self.answer((header, data) if data else (header,), batch)
-
-

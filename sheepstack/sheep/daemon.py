@@ -86,7 +86,7 @@ class Sheep:
             state, store, replica, gateway, recovery, table, peers, callers, service)
         peer_service.forward = vdis.forwarded
         peer_service.break_lock = vdis.break_lock
-        objects = ObjectService(state, gateway, table, clients, stats, self._inode_changed)
+        objects = ObjectService(state, gateway, table, clients, stats, self._ask_leader)
         administration = Admin(
             state, store, membership, recovery, service, stats, options)
         administration.on_killed = self.kill
@@ -107,19 +107,18 @@ class Sheep:
         if data is not None and revision:
             recovery.resume(Ring.of(ClusterMap.from_bytes(data)), revision)
 
-    def _inode_changed(self, vid):
-        """Have the leader read an inode again; until it has, the client is not answered."""
+    def _ask_leader(self, question):
+        """The leader's answer to a call; asks until there is one."""
         while not self._state.stopping.is_set():
             view = self._state.wait_open()
             if view is None:
-                return
-            if view.leader == view.index:
-                self._service.inode_changed(vid)
-                return
-            if view.leader >= 0 and self._state.call_node(
-                    view.leader, {"call": "inode_changed", "vid": vid}):
-                return
+                return None
+            if view.leader >= 0:
+                answer = self._state.call_node(view.leader, question)
+                if answer is not None:
+                    return answer
             self._state.wait_view(view.revision, 0.05)
+        return None
 
     # -- life ------------------------------------------------------------------------------
 

@@ -20,12 +20,21 @@ from sheepstack.sheep.replica import NotHere, Unsettled
 from sheepstack.store.errors import NoObject, Rotten, StoreError
 from sheepstack.wire import peer
 from sheepstack.wire.peer import PeerOp, counter_of, make_stamp
+from sheepstack.wire.opcodes import ClusterFlag
 from sheepstack.wire.results import Result
 
 log = logging.getLogger(__name__)
 
-_STALE_VIEW = (Result.OLD_NODE_VER, Result.NEW_NODE_VER, Result.NETWORK_ERROR, Result.EIO)
+_STALE_VIEW = frozenset((Result.OLD_NODE_VER, Result.NEW_NODE_VER, Result.NETWORK_ERROR, Result.EIO))
 _PARK_SECONDS = 0.1
+
+# Plain integers, as these are compared for every request.
+_WRITE = int(PeerOp.WRITE)
+_CREATE = int(PeerOp.CREATE)
+_REMOVE = int(PeerOp.REMOVE)
+_DISCARD = int(PeerOp.DISCARD)
+_STRICT = int(ClusterFlag.STRICT)
+_ALL_WELL = {Result.SUCCESS}
 
 
 class Write:
@@ -85,7 +94,7 @@ class Gateway:
         self._workers = workers
         self._outstanding = collections.OrderedDict()
         self._issue = threading.Lock()
-        self._issued = 0
+        self.issued = 0
         self._parked = collections.deque()
         self._recovery = recovery
 
@@ -121,7 +130,7 @@ class Gateway:
         with self._issue:
             for counter in self._outstanding:
                 return counter - 1
-            return self._issued
+            return self.issued
 
     def _start(self, write, batch):
         view = self._state.view
@@ -131,7 +140,7 @@ class Gateway:
         if not view.serving or not self._state.lease_valid():
             self._park(write)
             return
-        if write.kind == PeerOp.REMOVE and not view.complete:
+        if write.kind == _REMOVE and not view.complete:
             # A copy that some node has yet to give up would bring the object back.
             write.not_before = time.monotonic() + _PARK_SECONDS
             self._park(write)
@@ -142,7 +151,7 @@ class Gateway:
             self._end(write, Result.NO_SUPPORT, batch)
             return
         holders = view.ring.holders(write.oid, scheme.width)
-        if not holders or (len(holders) < scheme.width and view.map.flags & 0x01):
+        if not holders or (len(holders) < scheme.width and view.map.flags & _STRICT):
             self._end(write, Result.HALT, batch)
             return
         write.revision = view.revision
@@ -154,7 +163,7 @@ class Gateway:
         else:
             with self._issue:
                 counter = self._replica.clock.tick()
-                self._issued = counter
+                self.issued = counter
                 self._outstanding[counter] = write
             write.stamp = make_stamp(counter, view.index)
         write.stamps.append(write.stamp)
@@ -173,7 +182,7 @@ class Gateway:
                 return False
             write.stamp, size, write.offset, write.data = begun
             counter = counter_of(write.stamp)
-            self._issued = max(self._issued, counter)
+            self.issued = max(self.issued, counter)
             self._outstanding[counter] = write
         whole = write.offset == 0 and len(write.data) == size
         write.kind = PeerOp.CREATE if whole else PeerOp.WRITE
@@ -196,8 +205,13 @@ class Gateway:
                 flags=scheme.width << peer.WIDTH_SHIFT,
                 length=part.size & 0xFFFFFFFF, buffers=(data,), data_length=len(data),
                 batch=batch)
-        if local is not None:
-            self._apply_here(attempt, local, view.index, batch)
+        if local is None:
+            return
+        if batch is None:
+            self._apply_here(attempt, local, view.index, None)
+        else:
+            # What is sent first is under way while we are busy here.
+            batch.later(self._apply_here, attempt, local, view.index, batch)
 
     def _watermark(self):
         # Read without the lock: a value that is a little too low does no harm.
@@ -228,11 +242,11 @@ class Gateway:
     def apply(self, kind, oid, revision, stamp, offset, size, data, done):
         """Hand a write to the replica; raises NotHere where the object must come first."""
         replica = self._replica
-        if kind == PeerOp.WRITE:
+        if kind == _WRITE:
             replica.write(oid, revision, stamp, offset, data, done)
-        elif kind == PeerOp.CREATE:
+        elif kind == _CREATE:
             replica.create(oid, revision, stamp, size, offset, data, done)
-        elif kind == PeerOp.DISCARD:
+        elif kind == _DISCARD:
             replica.discard(oid, revision, stamp, offset, size, done)
         else:
             replica.remove(oid, revision, stamp, done)
@@ -258,7 +272,7 @@ class Gateway:
     def _decide(self, attempt, batch):
         write = attempt.write
         results = {result for _, result, _ in attempt.results}
-        if results == {Result.SUCCESS}:
+        if results == _ALL_WELL:
             self._end(write, Result.SUCCESS, batch)
         elif not results.isdisjoint(_STALE_VIEW):
             self._park(write)

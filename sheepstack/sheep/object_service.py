@@ -3,6 +3,7 @@
 from sheepstack.sheep.vdi_table import UnknownVdi
 from sheepstack.wire import inode_layout as layout
 from sheepstack.wire import oid as oids
+from sheepstack.wire.inode import unpack_map
 from sheepstack.wire.header import OBJ_REQUEST, OBJ_RESPONSE, RESULT_RESPONSE
 from sheepstack.wire.opcodes import PROTO_VER, Flag, Op
 from sheepstack.wire.peer import PeerOp
@@ -11,20 +12,27 @@ from sheepstack.wire.results import Result
 OPCODES = frozenset((Op.CREATE_AND_WRITE_OBJ, Op.READ_OBJ, Op.WRITE_OBJ, Op.REMOVE_OBJ,
                      Op.DISCARD_OBJ))
 
+# Plain integers, as these are compared for every request.
+_READ = int(Op.READ_OBJ)
+_WRITE = int(Op.WRITE_OBJ)
+_REMOVALS = (int(Op.REMOVE_OBJ), int(Op.DISCARD_OBJ))
+_COW = int(Flag.COW)
+_TGT = int(Flag.TGT)
+
 #: Reads of at least so many bytes are looked through for zeros that need not be sent.
 _TRIM_FROM = 1 << 16
 
 
 class ObjectService:
-    """``inode_changed(vid)`` tells the leader that a client wrote an inode's header."""
+    """``ask_leader(question)`` has the leader answer a call, however long it takes."""
 
-    def __init__(self, state, gateway, table, workers, stats, inode_changed):
+    def __init__(self, state, gateway, table, workers, stats, ask_leader):
         self._state = state
         self._gateway = gateway
         self._table = table
         self._workers = workers
         self._stats = stats
-        self._inode_changed = inode_changed
+        self._ask_leader = ask_leader
 
     def handle(self, fields, header, payload, connection, batch):
         """Start a request; answers on ``connection`` now or later."""
@@ -35,7 +43,7 @@ class ObjectService:
         if not oids.is_valid(oid):
             reply(Result.INVALID_PARMS, batch)
             return
-        if opcode == Op.READ_OBJ:
+        if opcode == _READ:
             self._stats.gateway_read(length)
             self._read(version, flags, oid, offset, length, reply, batch)
         else:
@@ -86,6 +94,9 @@ class ObjectService:
                 return
             policy, block_size = entry.policy, 1 << entry.block_size_shift
             refusal = _refusal(entry, oid, opcode, offset, payload)
+            if refusal == Result.READONLY and flags & _TGT and oids.is_vdi(oid):
+                self._workers.submit(self._hand_on, vid, offset, payload, reply)
+                return
             if refusal:
                 reply(refusal, batch)
                 return
@@ -93,12 +104,12 @@ class ObjectService:
         if offset + len(payload) > size:
             reply(Result.INVALID_PARMS, batch)
             return
-        if opcode in (Op.REMOVE_OBJ, Op.DISCARD_OBJ):
+        if opcode in _REMOVALS:
             kind = PeerOp.REMOVE if self._state.view.complete else PeerOp.DISCARD
             payload, offset = b"", 0
-        elif opcode == Op.WRITE_OBJ:
+        elif opcode == _WRITE:
             kind = PeerOp.WRITE
-        elif flags & Flag.COW and cow_oid and len(payload) < size:
+        elif flags & _COW and cow_oid and len(payload) < size:
             self._workers.submit(self._copy_on_write, size, policy, entry, (
                 opcode, flags, oid, cow_oid, offset, payload, copies, reply))
             return
@@ -156,9 +167,23 @@ class ObjectService:
         self._gateway.write(PeerOp.CREATE, oid, start, image, size, policy, finish, None, None,
                             entry)
 
+    def _hand_on(self, vid, offset, payload, reply):
+        """tgt made an object just before a snapshot and writes its map entry just after.
+
+        Told that the VDI is read-only it would read the new inode and forget the entry.  So
+        the entry goes where it now belongs: into the map of the VDI that took over.
+        """
+        if offset % 4 or len(payload) % 4:
+            reply(Result.INVALID_PARMS, None)
+            return
+        first = (offset - layout.DATA_VDI_ID_OFFSET) // 4
+        done = self._ask_leader({"call": "late_entries", "vid": vid, "first": first,
+                                 "entries": list(unpack_map(payload))})
+        reply(Result.SUCCESS if done else Result.READONLY, None)
+
     def _tell_leader(self, vid, result, reply):
         if result == Result.SUCCESS:
-            self._inode_changed(vid)
+            self._ask_leader({"call": "inode_changed", "vid": vid})
         reply(result, None)
 
 
@@ -167,7 +192,7 @@ def _refusal(entry, oid, opcode, offset, payload):
     if entry.deleted:
         return Result.NO_VDI
     if entry.snapshot:
-        if oids.is_data(oid) and opcode not in (Op.REMOVE_OBJ, Op.DISCARD_OBJ):
+        if oids.is_data(oid) and opcode not in _REMOVALS:
             return Result.READONLY
         if (oids.is_vdi(oid) and layout.DATA_VDI_ID_OFFSET <= offset < layout.GREF_OFFSET
                 and any(payload)):

@@ -15,16 +15,29 @@ _IOV_LIMIT = 512
 class Batch:
     """Outlets that have something to send once the present burst is handled."""
 
-    __slots__ = ("_outlets",)
+    __slots__ = ("_outlets", "_later")
 
     def __init__(self):
         self._outlets = []
+        self._later = []
 
     def add(self, outlet):
         if outlet not in self._outlets:
             self._outlets.append(outlet)
 
+    def later(self, function, *arguments):
+        """Call this when the burst's messages have left; it may cause new ones."""
+        self._later.append((function, arguments))
+
     def flush(self):
+        self._flush_outlets()
+        while self._later:
+            calls, self._later = self._later, []
+            for function, arguments in calls:
+                function(*arguments)
+            self._flush_outlets()
+
+    def _flush_outlets(self):
         if self._outlets:
             outlets, self._outlets = self._outlets, []
             for outlet in outlets:

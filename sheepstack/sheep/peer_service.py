@@ -15,8 +15,14 @@ from sheepstack.wire.results import Result
 log = logging.getLogger(__name__)
 
 #: Calls that ask other sheep in turn.
-_WAITING_CALLS = ("refetch", "adopt", "vdi", "inode_changed", "all_inodes")
-_WRITES = (PeerOp.WRITE, PeerOp.CREATE, PeerOp.REMOVE, PeerOp.DISCARD)
+_WAITING_CALLS = ("refetch", "adopt", "vdi", "inode_changed", "all_inodes", "late_entries")
+# Plain integers, as these are compared for every request.
+_PING = int(PeerOp.PING)
+_READ = int(PeerOp.READ)
+_FORWARD = int(PeerOp.FORWARD)
+_WRITES = tuple(map(int, (PeerOp.WRITE, PeerOp.CREATE, PeerOp.REMOVE, PeerOp.DISCARD)))
+_UNSETTLED = int(PeerFlag.UNSETTLED)
+_STALE = int(PeerFlag.STALE)
 
 
 class PeerService:
@@ -45,13 +51,13 @@ class PeerService:
         (_, opcode, flags, revision, ident, _, oid, stamp, settled, offset,
          length) = peer.REQUEST.unpack(header)
         reply = _Reply(connection, opcode, ident)
-        if opcode == PeerOp.PING:
+        if opcode == _PING:
             reply(Result.SUCCESS, batch=batch)
             return
         if not self._state.lease_valid():
             reply(Result.NETWORK_ERROR, batch=batch)
             return
-        if opcode == PeerOp.FORWARD:
+        if opcode == _FORWARD:
             self._workers.submit(self.forward, header, payload, reply)
             return
         mismatch = self._replica.mismatch(revision)
@@ -66,14 +72,14 @@ class PeerService:
             if not oids.is_attr(oid):
                 self._table.remember(oids.vid_of(oid), CopyPolicy(flags >> peer.WIDTH_SHIFT))
             self._write(opcode, oid, revision, stamp, offset, length, payload, reply, batch)
-        elif opcode == PeerOp.READ:
+        elif opcode == _READ:
             self._read(flags, oid, revision, offset, length, reply, batch)
         elif opcode == PeerOp.SETTLE:
             reply(Result.SUCCESS, batch=batch)
         elif opcode == PeerOp.CALL:
             self._call(payload, reply, batch)
         elif opcode == PeerOp.FETCH:
-            self._workers.submit(self._fetch, oid, stamp if flags & PeerFlag.STALE else None,
+            self._workers.submit(self._fetch, oid, stamp if flags & _STALE else None,
                                  reply)
         elif opcode == PeerOp.LIST:
             self._workers.submit(self._list, payload, reply)
@@ -96,7 +102,7 @@ class PeerService:
 
     def _read(self, flags, oid, revision, offset, length, reply, batch):
         try:
-            if flags & PeerFlag.UNSETTLED:
+            if flags & _UNSETTLED:
                 data = self._store.read(oid, offset, length)
             else:
                 data = self._replica.read(oid, offset, length)
@@ -107,7 +113,7 @@ class PeerService:
         except ValueError:
             reply(Result.INVALID_PARMS, batch=batch)
         except StoreError as error:
-            if flags & PeerFlag.UNSETTLED:
+            if flags & _UNSETTLED:
                 reply(result_of(error), batch=batch)
             else:
                 self._workers.submit(self._read_patiently, oid, revision, offset, length, reply)
@@ -215,8 +221,19 @@ class PeerService:
         return [list(inode) for inode in self._service.inodes()]
 
     def _on_inode_changed(self, vid):
+        if not self._leads():
+            return None
         self._service.inode_changed(vid)
         return True
+
+    def _on_late_entries(self, vid, first, entries):
+        if not self._leads():
+            return None
+        return self._service.late_entries(vid, first, entries)
+
+    def _leads(self):
+        view = self._state.view
+        return view.open and view.leader == view.index >= 0
 
     def _on_unlock(self, vid):
         return self.break_lock(vid)

@@ -9,6 +9,8 @@ from sheepstack.wire.peer import PeerOp, make_stamp
 log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.004
+#: Not all holders are sent all writes, so now and then each is told.
+_MOST_ROUNDS = 5
 _UNPARK_SECONDS = 0.05
 _REST_SECONDS = 0.5
 
@@ -32,7 +34,11 @@ class Settler:
             if not self._state.wait_settling(1.0):
                 continue
             # While writes go on, each carries the news of those before it.
-            self._state.stopping.wait(_GATHER_SECONDS)
+            for _ in range(_MOST_ROUNDS):
+                before = self._gateway.issued
+                self._state.stopping.wait(_GATHER_SECONDS)
+                if self._gateway.issued == before:
+                    break
             view = self._state.view
             if not view.serving:
                 continue

@@ -3,6 +3,8 @@
 from sheepstack.wire.admin import SheepStat
 from sheepstack.wire.opcodes import Op
 
+_REMOVALS = (int(Op.REMOVE_OBJ), int(Op.DISCARD_OBJ))
+
 
 class Stats:
     """Plain integers; a lost increment under threads does no harm."""
@@ -22,7 +24,7 @@ class Stats:
     def gateway_write(self, opcode, length):
         self.gateway_total += 1
         self.gateway_rx += length
-        if opcode in (Op.REMOVE_OBJ, Op.DISCARD_OBJ):
+        if opcode in _REMOVALS:
             self.gateway_removes += 1
         else:
             self.gateway_writes += 1

@@ -16,7 +16,7 @@ from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
 from sheepstack.wire import inode_layout as layout
 from sheepstack.wire import oid as oids
 from sheepstack.wire.hashing import fnv1a_64, vdi_name_hash
-from sheepstack.wire.inode import InodeHeader, VdiAttr
+from sheepstack.wire.inode import InodeHeader, VdiAttr, unpack_map
 from sheepstack.wire.opcodes import AttrFlag
 from sheepstack.wire.peer import PeerOp
 from sheepstack.wire.results import Result
@@ -203,6 +203,38 @@ class VdiService:
 
     def alter_copies(self, vid, nr_copies):
         raise Failure(Result.NO_SUPPORT)
+
+    def late_entries(self, vid, first, entries) -> bool:
+        """Map entries that were meant for ``vid`` and came just after it became a snapshot.
+
+        They go into the map of its working VDI where that has not changed since; False where
+        there is none to take them.
+        """
+        with self.lock:
+            catalogue = self.catalogue()
+            old = catalogue.get(vid)
+            new = catalogue.working(old.name) if old and not old.is_deleted else None
+            if new is None or new.parent_vdi_id != vid:
+                return False
+            self._tell(new.vdi_id, frozen=True)
+            try:
+                before = self._entries(old, first, len(entries))
+                now = self._entries(new, first, len(entries))
+                for index, entry in enumerate(entries):
+                    if entry == vid and now[index] == before[index] != entry:
+                        self._write_inode(new, layout.data_vdi_id_offset(first + index),
+                                          entry.to_bytes(4, "little"))
+            finally:
+                self._tell(new.vdi_id, frozen=False)
+            return True
+
+    def _entries(self, inode, first, count):
+        result, data = self._gateway.read(
+            oids.vdi_oid(inode.vdi_id), layout.data_vdi_id_offset(first), 4 * count,
+            entry_of(inode).policy)
+        if result != Result.SUCCESS:
+            raise Failure(result)
+        return unpack_map(data)
 
     # -- parts of them ---------------------------------------------------------------------
 
