@@ -22,7 +22,7 @@ def choose(runtime: str) -> None:
 
         with warnings.catch_warnings():
             # Its users are told that it is on its way out; whoever runs a daemon knows.
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
             import eventlet
             import eventlet.tpool
 

@@ -225,10 +225,11 @@ class Admin:
     def _on_stat_recovery(self, common, header, payload):
         recovery = self._recovery
         state = RecoveryState()
-        if recovery.running and (recovery.preparing or recovery.total):
-            phase = RecoveryPhase.PREPARE_LIST if recovery.preparing else RecoveryPhase.RECOVER_OBJ
+        view = self._state.view
+        if view.index >= 0 and view.map.recovery_enabled and not recovery.is_complete:
+            phase = RecoveryPhase.RECOVER_OBJ if recovery.total else RecoveryPhase.PREPARE_LIST
             state = RecoveryState(True, phase, min(recovery.finished, recovery.total),
-                                  max(recovery.total, 1))
+                                  recovery.total)
         return self._plain(common, Result.SUCCESS, state.pack())
 
     def _on_get_recovery(self, common, header, payload):

@@ -25,6 +25,11 @@ _MAX_BYTES = 128 << 20
 _MAX_UNPROVEN = 4096
 
 
+def weight_of(fields) -> int:
+    """Bytes of memory that a request may come to occupy: what it brings or asks for."""
+    return min(fields[5], MAX_DATA_LENGTH)
+
+
 class Admission:
     """Who may speak: ``key`` is the cluster's secret or None, ``allowed(source)`` tells whether
     an address (None: the Unix socket) is let in without it."""
@@ -49,6 +54,7 @@ class Connection:
         self._room = threading.Condition()
         self._in_flight = 0
         self._bytes = 0
+        self._waiting = False
 
     def run(self):
         """Serve until the other side goes away or says what no correct program says."""
@@ -72,9 +78,11 @@ class Connection:
             messages = inlet.receive()
             if not messages:
                 return
+            with self._room:
+                self._in_flight += len(messages)
+                for fields, _, _ in messages:
+                    self._bytes += weight_of(fields)
             for fields, header, payload in messages:
-                self._in_flight += 1
-                self._bytes += len(payload)
                 if not self._trusted or fields[1] in _AUTH_OPCODES:
                     self._introduce(fields, payload, batch)
                 else:
@@ -82,6 +90,7 @@ class Connection:
             batch.flush()
             if self._in_flight > _MAX_IN_FLIGHT or self._bytes > _MAX_BYTES:
                 self._wait_for_room()
+            self._outlet.wait_below(_MAX_BYTES)
 
     def _payload_length(self, fields):
         version, opcode, flags, _, _, length = fields
@@ -94,24 +103,22 @@ class Connection:
             raise RemoteProtocolError("a payload of %d bytes" % length)
         return length
 
-    def answer(self, buffers, batch=None, received=0):
-        """Send one answer."""
+    def answer(self, buffers, batch=None, weight=0):
+        """Send one answer; ``weight`` is that of the request, see :func:`weight_of`."""
         self._outlet.put(buffers, batch)
-        self._finished(received)
-
-    def _finished(self, received):
         with self._room:
             self._in_flight -= 1
-            if self._in_flight == 0:
-                self._bytes = 0
-            self._room.notify()
+            self._bytes -= weight
+            if self._waiting:
+                self._room.notify()
 
     def _wait_for_room(self):
+        """Take no more requests before some of those at work are answered."""
         with self._room:
-            while self._in_flight > _MAX_IN_FLIGHT // 2 or (
-                    self._bytes > _MAX_BYTES and self._in_flight):
-                if not self._room.wait(60):
-                    return
+            self._waiting = True
+            while self._in_flight > _MAX_IN_FLIGHT // 2 or self._bytes > _MAX_BYTES // 2:
+                self._room.wait(1.0)
+            self._waiting = False
 
     # -- proof of the secret ---------------------------------------------------------------
 
@@ -138,4 +145,4 @@ class Connection:
             batch.flush()
             raise RemoteProtocolError("not authenticated")
         header = Response(result, opcode=opcode, id=ident, data_length=len(data)).pack()
-        self.answer((header, data) if data else (header,), batch)
+        self.answer((header, data) if data else (header,), batch, weight_of(fields))

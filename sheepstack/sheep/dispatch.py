@@ -3,6 +3,7 @@
 import logging
 
 from sheepstack.sheep import admin, object_service, vdi_requests
+from sheepstack.sheep.connection import weight_of
 from sheepstack.wire.header import Response
 from sheepstack.wire.opcodes import FIRST_INTERNAL_OPCODE, PROTO_VER, SHEEP_PROTO_VER, Op
 from sheepstack.wire.peer import FIRST_PEER_OPCODE
@@ -33,13 +34,13 @@ class Dispatcher:
         if refusal is not None:
             response = Response(refusal, opcode=opcode, epoch=self._state.view.epoch,
                                 id=fields[4])
-            connection.answer((response.pack(),), batch, len(payload))
+            connection.answer((response.pack(),), batch, weight_of(fields))
         elif opcode in object_service.OPCODES:
             self._objects.handle(fields, header, payload, connection, batch)
         elif opcode in vdi_requests.OPCODES:
-            self._workers.submit(self._answer, self._vdis, header, payload, connection)
+            self._workers.submit(self._answer, self._vdis, fields, header, payload, connection)
         else:
-            self._workers.submit(self._answer, self._admin, header, payload, connection)
+            self._workers.submit(self._answer, self._admin, fields, header, payload, connection)
 
     def _refusal(self, fields):
         version, opcode = fields[0], fields[1]
@@ -57,6 +58,6 @@ class Dispatcher:
             return Result.WAIT_FOR_FORMAT
         return Result.WAIT_FOR_JOIN
 
-    def _answer(self, part, header, payload, connection):
+    def _answer(self, part, fields, header, payload, connection):
         response, data = part.handle(header, payload)
-        connection.answer((response, data) if data else (response,), None, len(payload))
+        connection.answer((response, data) if data else (response,), None, weight_of(fields))

@@ -157,7 +157,15 @@ class Gateway:
         write.revision = view.revision
         write.holders = holders
         if write.roll is not None:
-            if not self._take_over(write, view):
+            try:
+                begun = self._take_over(write, view)
+            except StoreError as error:
+                log.warning("object %016x: %s", write.oid, error)
+                self._recovery.repair(write.oid, view.revision)
+                write.not_before = time.monotonic() + _PARK_SECONDS
+                self._park(write)
+                return
+            if not begun:
                 self._end(write, Result.SUCCESS, batch)
                 return
         else:

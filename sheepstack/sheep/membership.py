@@ -150,14 +150,20 @@ class Membership:
     # -- what is known ---------------------------------------------------------------------
 
     def _look(self):
-        data, self._map_version = self._coordinator.read_map()
-        self._map = ClusterMap.from_bytes(data) if data is not None else None
+        self._map, self._map_version = self._read_map()
+        self._members = self._read_members()
+
+    def _read_map(self):
+        data, version = self._coordinator.read_map()
+        return ClusterMap.from_bytes(data) if data is not None else None, version
+
+    def _read_members(self):
         members = {}
         for session, entry in self._coordinator.members().items():
             member = decode_member(entry)
             if member is not None:
                 members[session] = member
-        self._members = members
+        return members
 
     def _check_cluster(self):
         mine = self._identity.get("uuid", "")
@@ -179,18 +185,14 @@ class Membership:
             return
         if self._map is not None and own.revision <= self._map.revision:
             return
-        if self._map is not None and self._is_running(self._map):
+        if self._map is not None and _is_running(self._map, self._members):
             return
         if any(member.last_revision > own.revision for member in self._members.values()):
             return
         log.warning("restoring the cluster map of epoch %d from this store", own.epoch)
         restored = own._replace(settled=False, last_settled=max(
             own.last_settled, own.revision if own.settled else 0))
-        self._replace(restored)
-
-    def _is_running(self, cluster_map):
-        alive = {member.node.incarnation for member in self._members.values()}
-        return any(node.incarnation in alive for node in cluster_map.nodes)
+        self._replace(restored, self._map_version)
 
     # -- leading ---------------------------------------------------------------------------
 
@@ -205,27 +207,25 @@ class Membership:
             log.info("epoch %d, revision %d%s: %s", following.epoch, following.revision,
                      "" if following.settled else " begins",
                      " ".join(node.name for node in following.nodes))
-            self._replace(following)
+            if self._replace(following, self._map_version):
+                self._map = following
 
-    def _replace(self, cluster_map) -> bool:
-        version = self._coordinator.replace_map(
-            cluster_map.to_bytes(), self._map_version, cluster_map.epoch)
-        if version is None:
-            self._wake.set()
-            return False
-        self._map, self._map_version = cluster_map, version
+    def _replace(self, cluster_map, version) -> bool:
+        """Make this the map, where that of ``version`` still is; False: somebody was first."""
+        replaced = self._coordinator.replace_map(
+            cluster_map.to_bytes(), version, cluster_map.epoch)
         self._wake.set()
-        return True
+        return replaced is not None
 
     def format(self, ctime, **settings) -> Result:
         """Make a cluster of all sheep that run, in place of the one there was."""
-        self._look()
-        members = [member for member in self._members.values() if not member.leaving]
+        former, version = self._read_map()
+        members = [member for member in self._read_members().values() if not member.leaving]
         fresh = succession.first_map(members, uuid.uuid4().hex, ctime, **settings)
         fresh = fresh._replace(changed=int(time.time()))
-        if self._map is not None:
-            fresh = fresh._replace(revision=self._map.revision + 1, replaces=self._map.uuid)
-        return Result.SUCCESS if self._replace(fresh) else Result.CLUSTER_ERROR
+        if former is not None:
+            fresh = fresh._replace(revision=former.revision + 1, replaces=former.uuid)
+        return Result.SUCCESS if self._replace(fresh, version) else Result.CLUSTER_ERROR
 
     def shut_down(self) -> Result:
         """Stop the whole cluster in good order."""
@@ -239,20 +239,21 @@ class Membership:
 
     def _alter(self, **fields):
         for _ in range(20):
-            self._look()
-            if self._map is None:
+            present, version = self._read_map()
+            if present is None:
                 return Result.WAIT_FOR_FORMAT
-            if self._replace(self._map._replace(**fields)):
+            if self._replace(present._replace(**fields), version):
                 return Result.SUCCESS
         return Result.CLUSTER_ERROR
 
     def force(self) -> Result:
         """Go on with those present, without the nodes that are waited for."""
-        self._look()
-        if self._map is None or self._is_running(self._map):
+        present, version = self._read_map()
+        members = self._read_members()
+        if present is None or _is_running(present, members):
             return Result.FORCE_RECOVER
-        forced = succession.forced_map(self._map, self._members.values(), int(time.time()))
-        return Result.SUCCESS if self._replace(forced) else Result.CLUSTER_ERROR
+        forced = succession.forced_map(present, members.values(), int(time.time()))
+        return Result.SUCCESS if self._replace(forced, version) else Result.CLUSTER_ERROR
 
     # -- following -------------------------------------------------------------------------
 
@@ -535,6 +536,12 @@ class Membership:
     def lock_service(self):
         """The coordinator, for named locks."""
         return self._coordinator
+
+
+def _is_running(cluster_map, members):
+    """True where some daemon that the map means is alive."""
+    alive = {member.node.incarnation for member in members.values()}
+    return any(node.incarnation in alive for node in cluster_map.nodes)
 
 
 def encode_member(member: Member) -> bytes:

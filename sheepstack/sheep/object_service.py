@@ -1,5 +1,6 @@
 """Clients' requests for objects: checked, then handed to the gateway."""
 
+from sheepstack.sheep.connection import weight_of
 from sheepstack.sheep.vdi_table import UnknownVdi
 from sheepstack.wire import inode_layout as layout
 from sheepstack.wire import oid as oids
@@ -39,7 +40,7 @@ class ObjectService:
         (version, opcode, flags, _, ident, length, oid, cow_oid, copies, _, _, _, offset,
          _) = OBJ_REQUEST.unpack(header)
         view = self._state.view
-        reply = _Reply(connection, view, opcode, ident, len(payload))
+        reply = _Reply(connection, view, opcode, ident, weight_of(fields))
         if not oids.is_valid(oid):
             reply(Result.INVALID_PARMS, batch)
             return
@@ -242,21 +243,21 @@ class _ClientWrite:
 class _Reply:
     """Sends the one answer to a request; also serves as ``finish`` of a write."""
 
-    __slots__ = ("_connection", "_view", "_opcode", "_ident", "_received")
+    __slots__ = ("_connection", "_view", "_opcode", "_ident", "_weight")
 
-    def __init__(self, connection, view, opcode, ident, received):
+    def __init__(self, connection, view, opcode, ident, weight):
         self._connection = connection
         self._view = view
         self._opcode = opcode
         self._ident = ident
-        self._received = received
+        self._weight = weight
 
     def __call__(self, result, batch):
         header = RESULT_RESPONSE.pack(PROTO_VER, self._opcode, 0, self._view.epoch, self._ident,
                                       0, result)
-        self._connection.answer((header,), batch, self._received)
+        self._connection.answer((header,), batch, self._weight)
 
     def data(self, data, offset, copies, batch):
         header = OBJ_RESPONSE.pack(PROTO_VER, self._opcode, 0, self._view.epoch, self._ident,
                                    len(data), Result.SUCCESS, copies, offset)
-        self._connection.answer((header, data), batch, self._received)
+        self._connection.answer((header, data), batch, self._weight)

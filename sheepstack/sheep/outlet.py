@@ -57,6 +57,7 @@ class Outlet:
         self._lock = threading.Lock()
         self._draining = False
         self._closed = False
+        self._progress = threading.Event()
 
     def put(self, buffers, batch=None):
         """Queue one message (an iterable of bytes-like); without a batch it leaves at once."""
@@ -123,11 +124,19 @@ class Outlet:
                     rest = self._take()
                     if not rest:
                         self._draining = False
+                self._progress.set()
             self.flush()
         except OSError:
             self._closed = True
             self._draining = False
             self._queue.clear()
+
+    def wait_below(self, limit):
+        """Wait while more than ``limit`` bytes are queued that the other side does not take."""
+        while self._draining and not self._closed and (
+                sum(len(buffer) for buffer in list(self._queue)) > limit):
+            self._progress.wait(1.0)
+            self._progress.clear()
 
     def close(self):
         self._closed = True

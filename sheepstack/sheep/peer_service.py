@@ -4,6 +4,7 @@ import json
 import logging
 
 from sheepstack.redundancy.policy import CopyPolicy
+from sheepstack.sheep.connection import weight_of
 from sheepstack.sheep.replica import NotHere, Unsettled, result_of
 from sheepstack.sheep.vdi_table import UnknownVdi
 from sheepstack.store.errors import NoObject, StoreError
@@ -50,7 +51,7 @@ class PeerService:
     def handle(self, fields, header, payload, connection, batch):
         (_, opcode, flags, revision, ident, _, oid, stamp, settled, offset,
          length) = peer.REQUEST.unpack(header)
-        reply = _Reply(connection, opcode, ident)
+        reply = _Reply(connection, opcode, ident, weight_of(fields))
         if opcode == _PING:
             reply(Result.SUCCESS, batch=batch)
             return
@@ -242,14 +243,15 @@ class PeerService:
 class _Reply:
     """Sends one answer."""
 
-    __slots__ = ("_connection", "_opcode", "_ident")
+    __slots__ = ("_connection", "_opcode", "_ident", "_weight")
 
-    def __init__(self, connection, opcode, ident):
+    def __init__(self, connection, opcode, ident, weight):
         self._connection = connection
         self._opcode = opcode
         self._ident = ident
+        self._weight = weight
 
     def __call__(self, result, stamp=0, buffers=(), length=0, batch=None):
         header = peer.RESPONSE.pack(peer.PEER_VER, self._opcode, 0, 0, self._ident, length,
                                     result, stamp, 0)
-        self._connection.answer((header, *buffers), batch)
+        self._connection.answer((header, *buffers), batch, self._weight)

@@ -57,7 +57,6 @@ class Recovery:
         self._everything = False
         self.finished = 0
         self.total = 0
-        self.preparing = False
         self.running = False
         self.out_of_space = False
 
@@ -72,6 +71,11 @@ class Recovery:
         if oid in self._lost:
             return False
         return self._complete or oid in self._absent
+
+    @property
+    def is_complete(self) -> bool:
+        """True when at the present map all is here that should be."""
+        return self._complete
 
     @property
     def complete_revision(self) -> int:
@@ -94,6 +98,7 @@ class Recovery:
     def enter(self):
         """A new map: nothing is known any more of what is not here."""
         self._complete = False
+        self.finished = self.total = 0
         self._absent = set()
         self._lost = set()
 
@@ -312,13 +317,10 @@ class Recovery:
     def run(self, view):
         """Recover all that belongs here at this map; returns when done or the map changed."""
         self.running = True
-        self.preparing = True
-        self.finished = self.total = 0
         try:
             arcs = self._arcs(view)
             while True:
                 missing = self._missing(view, arcs) if arcs else []
-                self.preparing = False
                 self.total = max(self.total, self.finished + len(missing))
                 failed = self._fetch_all(view, missing)
                 if not failed:
@@ -336,7 +338,7 @@ class Recovery:
             if self.total:
                 log.info("recovery at epoch %d is done: %d objects", view.epoch, self.finished)
         finally:
-            self.running = self.preparing = False
+            self.running = False
 
     def _check(self, view):
         present = self._state.view
