@@ -10,6 +10,7 @@ import socket
 import threading
 
 _IOV_LIMIT = 512
+_LINGER_SECONDS = 5.0
 
 
 class Batch:
@@ -47,8 +48,8 @@ class Batch:
 class Outlet:
     """Sends on ``sock`` without ever blocking the caller.
 
-    What the kernel does not take at once is sent by a thread that lives only as long as
-    there is a rest.
+    What the kernel does not take at once is sent by a thread of the outlet's own, which
+    stays for a while in case there is more.
     """
 
     def __init__(self, sock):
@@ -56,6 +57,9 @@ class Outlet:
         self._queue = collections.deque()
         self._lock = threading.Lock()
         self._draining = False
+        self._rest = None
+        self._work = threading.Condition(self._lock)
+        self._has_drainer = False
         self._closed = False
         self._progress = threading.Event()
 
@@ -85,8 +89,7 @@ class Outlet:
                     return
                 rest = self._send_some()
                 if rest:
-                    self._draining = True
-                    threading.Thread(target=self._drain, args=(rest,), daemon=True).start()
+                    self._hand_over(rest)
                     return
             finally:
                 self._lock.release()
@@ -108,28 +111,52 @@ class Outlet:
             except (BlockingIOError, InterruptedError):
                 return buffers
             except OSError:
-                self._closed = True
-                self._queue.clear()
+                self._fail()
                 return None
             rest = _after(buffers, sent)
             if rest:
                 return rest
 
-    def _drain(self, rest):
+    def _hand_over(self, rest):
+        """Leave ``rest`` and all that is queued to the outlet's thread; the lock is held."""
+        self._draining = True
+        self._rest = rest
+        if self._has_drainer:
+            self._work.notify()
+        else:
+            self._has_drainer = True
+            threading.Thread(target=self._drain, daemon=True, name="drain").start()
+
+    def _drain(self):
         try:
-            while rest:
-                for buffer in rest:
-                    self._sock.sendall(buffer)
+            while True:
                 with self._lock:
-                    rest = self._take()
-                    if not rest:
-                        self._draining = False
-                self._progress.set()
-            self.flush()
+                    if not self._draining and not self._closed:
+                        self._work.wait(_LINGER_SECONDS)
+                    if not self._draining or self._closed:
+                        self._has_drainer = False
+                        return
+                    rest = self._rest
+                while rest:
+                    for buffer in rest:
+                        self._sock.sendall(buffer)
+                    with self._lock:
+                        rest = self._take()
+                        self._draining = bool(rest)
+                    self._progress.set()
+                # Something may have been queued by one who still saw us at work.
+                self.flush()
         except OSError:
-            self._closed = True
-            self._draining = False
-            self._queue.clear()
+            with self._lock:
+                self._has_drainer = False
+                self._fail()
+
+    def _fail(self):
+        self._closed = True
+        self._draining = False
+        self._rest = None
+        self._queue.clear()
+        self._progress.set()
 
     def wait_below(self, limit):
         """Wait while more than ``limit`` bytes are queued that the other side does not take."""
@@ -139,8 +166,9 @@ class Outlet:
             self._progress.clear()
 
     def close(self):
-        self._closed = True
-        self._queue.clear()
+        with self._lock:
+            self._fail()
+            self._work.notify()
 
 
 def _after(buffers, sent):
