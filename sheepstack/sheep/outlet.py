@@ -11,6 +11,7 @@ import threading
 
 _IOV_LIMIT = 512
 _LINGER_SECONDS = 5.0
+_NOW = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 class Batch:
@@ -107,7 +108,7 @@ class Outlet:
             if not buffers:
                 return None
             try:
-                sent = self._sock.sendmsg(buffers, (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                sent = self._sock.sendmsg(buffers, (), _NOW)
             except (BlockingIOError, InterruptedError):
                 return buffers
             except OSError:
