@@ -81,7 +81,10 @@ def forced_map(current: ClusterMap, members: Iterable[Member], now: int) -> Clus
 
 def _cold_start(current, members, now):
     """All nodes were down: go on once those of the last epoch are back, as they were."""
-    present = {m.node.key: m.node for m in members if _admissible(current, m) and not m.leaving}
+    # Those that are still going down after a shutdown are not back.
+    ending = {node.incarnation for node in current.nodes}
+    present = {member.node.key: member.node for member in members
+               if _admissible(current, member) and member.node.incarnation not in ending}
     if not present or any(node.key not in present for node in current.nodes):
         return None
     back = [_restarted(node, present.pop(node.key)) for node in current.nodes]

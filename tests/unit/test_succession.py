@@ -74,6 +74,9 @@ class NextMapTest(unittest.TestCase):
         self.assertIsNone(next_map(old, again[:1], 9))
         self.assertIs(next_map(old, again, 9).status, Status.OK)
 
+    def test_a_shutdown_is_not_undone_by_those_that_still_end(self):
+        self.assertIsNone(next_map(running(A, B, status=Status.SHUTDOWN), [A, B], 9))
+
     def test_a_cold_start_takes_new_nodes_along(self):
         again = [member(name, run=2) for name in "abx"]
         new = next_map(running(A, B), again, 9)
