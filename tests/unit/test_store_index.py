@@ -1,0 +1,78 @@
+"""The set of object ids."""
+
+import tracemalloc
+import unittest
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sheepstack.store.index import OidSet
+from sheepstack.wire.hashing import oid_hash
+
+OIDS = st.integers(0, (1 << 64) - 1)
+RING = 1 << 64
+
+
+class OidSetTest(unittest.TestCase):
+
+    @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30).map(lambda n: n << 32 | n))))
+    def test_it_is_a_set(self, steps):
+        ours, model = OidSet(), set()
+        for add, oid in steps:
+            (ours.add if add else ours.discard)(oid)
+            (model.add if add else model.discard)(oid)
+            self.assertEqual(len(model), len(ours))
+        self.assertEqual(model, ours)
+        self.assertEqual(sorted(model), sorted(ours))
+        for oid in range(30):
+            self.assertEqual((oid << 32 | oid) in model, (oid << 32 | oid) in ours)
+
+    @given(st.sets(OIDS), st.sets(OIDS))
+    def test_filling_it(self, some, more):
+        ours = OidSet(some)
+        ours.fill(more)
+        self.assertEqual(some | more, ours)
+        self.assertEqual(len(some | more), len(ours))
+        self.assertEqual(some & more, OidSet(some) & OidSet(more))
+        ours.clear()
+        self.assertEqual(0, len(ours))
+        self.assertEqual([], list(ours))
+
+    @settings(max_examples=60)
+    @given(st.sets(OIDS, max_size=60), st.lists(st.tuples(OIDS, OIDS), max_size=5))
+    def test_arcs(self, oids, arcs):
+        def inside(position):
+            return any(start <= position < end if start <= end
+                       else position >= start or position < end for start, end in arcs)
+
+        found = list(OidSet(oids).in_arcs(arcs))
+        self.assertEqual(len(found), len(set(found)))
+        self.assertEqual({oid for oid in oids if inside(oid_hash(oid))}, set(found))
+
+    def test_arcs_with_an_object_at_the_edge(self):
+        oid = 0x123400000007
+        at = oid_hash(oid)
+        ours = OidSet([oid])
+        self.assertEqual([oid], list(ours.in_arcs([(at, at + 1)])))
+        self.assertEqual([], list(ours.in_arcs([(at - 5, at)])))
+        self.assertEqual([], list(ours.in_arcs([(at, at)])))
+        self.assertEqual([oid], list(ours.in_arcs([(0, RING)])))
+        self.assertEqual([oid], list(ours.in_arcs([(at, at + 1), (0, RING), (at - 1, at + 1)])))
+        with self.assertRaises(ValueError):
+            list(ours.in_arcs([(0, RING + 1)]))
+
+    def test_it_may_change_while_somebody_looks(self):
+        ours = OidSet(range(1000))
+        for oid in ours:
+            ours.discard(oid)
+        self.assertEqual(0, len(ours))
+
+    def test_many_objects_take_little_memory(self):
+        ours = OidSet()
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        ours.fill(n * 0x100000003 for n in range(30000))
+        after = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        self.assertEqual(30000, len(ours))
+        self.assertLess(after - before, 30000 * 32)
