@@ -1,0 +1,146 @@
+"""The lock on a VDI that is open for writing.
+
+The gateway holds it for us, so it goes when the gateway does.  Each connection of the pool
+tells by its generation whether it leads to what took the lock; where it does not, the lock
+is taken again before anything else is sent.
+"""
+
+import threading
+import time
+
+from sheepstack.client import vdi_requests
+from sheepstack.client.caller import RETRIED
+from sheepstack.client.errors import ConnectionLost, SheepError, VdiLocked, error_for
+from sheepstack.wire.admin import (
+    MAX_NODES, NODE_SIZE, VDI_STATE_SIZE, unpack_nodes, unpack_vdi_states)
+from sheepstack.wire.header import Header, version_of
+from sheepstack.wire.opcodes import LockType, Op
+from sheepstack.wire.results import Result
+
+_PAUSE = 0.2
+_NODES_ROOM = MAX_NODES * NODE_SIZE
+_STATES_ROOM = 16384 * VDI_STATE_SIZE
+
+#: Share of a request's time that we wait for a dead gateway's lock to expire before we look
+#: whether the gateway lives after all.
+_WAIT_SHARE = 0.6
+
+
+def _question(opcode, room):
+    return Header(version_of(opcode), opcode, 0, 0, 0, room).pack()
+
+
+class VdiLock:
+    """``shared``: others may hold it at the same time, as sharers."""
+
+    def __init__(self, caller, name, shared):
+        self.generation = None
+        self._caller = caller
+        self._name = name
+        self._type = LockType.SHARED if shared else LockType.NORMAL
+        self._mutex = threading.Lock()
+        self._gateway = None
+        self._vids = []
+
+    def acquire(self) -> int:
+        """Take the lock; the id of the VDI that it is on.
+
+        Raises VdiLocked, NoSuchVdi and what :meth:`Caller.perform` raises.
+        """
+        call = vdi_requests.lock(self._name, self._type)
+        self._caller.perform((call,))
+        if call.status:
+            raise error_for(call.status, "cannot lock VDI '%s'" % self._name)
+        self._taken(call)
+        return self._vids[-1]
+
+    def _taken(self, call):
+        vid = vdi_requests.answer_of(call).vdi_id
+        if vid not in self._vids:
+            self._vids.append(vid)
+        self._gateway = call.connection.name
+        self.generation = call.connection.generation
+
+    def guard(self, connection, deadline):
+        """``connection``, or another one, of a gateway that holds the lock for us.
+
+        Raises VdiLocked where somebody else has it by ``deadline`` (monotonic).
+        """
+        if connection.generation == self.generation:
+            return connection
+        if not self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise VdiLocked("the lock on VDI '%s' could not be taken again" % self._name)
+        try:
+            while connection.generation != self.generation:
+                connection = self._renew(connection, deadline)
+            return connection
+        finally:
+            self._mutex.release()
+
+    def _renew(self, connection, deadline):
+        turn_at = time.monotonic() + _WAIT_SHARE * self._caller.timeout
+        while True:
+            call = vdi_requests.lock(self._name, self._type)
+            call.deadline = deadline
+            try:
+                connection.submit(call)
+                connection.wait(call, deadline)
+            except ConnectionLost as error:
+                call.error = error
+            if call.error is not None:
+                return self._caller.pool.get(deadline)
+            if call.status == Result.SUCCESS:
+                self._taken(call)
+                return connection
+            if call.status == Result.VDI_LOCKED:
+                if connection.name == self._gateway and not self._is_elsewhere(connection):
+                    # It was our connection that broke, not the gateway; the lock is ours.
+                    self.generation = connection.generation
+                    return connection
+            elif call.status not in RETRIED:
+                raise error_for(
+                    call.status, "cannot lock VDI '%s' again" % self._name)
+            now = time.monotonic()
+            if now + _PAUSE > deadline:
+                raise error_for(call.status, "the lock on VDI '%s' was lost with gateway %s"
+                                % (self._name, self._gateway))
+            if now > turn_at and len(self._caller.pool.gateways) > 1:
+                # Perhaps our gateway is alive, still holds the lock, and can be reached.
+                self._caller.pool.turn_away(connection, ConnectionLost(
+                    "%s does not hold the lock on VDI '%s'" % (connection.name, self._name)))
+                return self._caller.pool.get(deadline)
+            self._caller.pool.pause(_PAUSE)
+
+    def _is_elsewhere(self, connection) -> bool:
+        """Whether another sheep than the gateway of ``connection`` holds the lock."""
+        nodes = self._caller.control(_question(Op.GET_NODE_LIST, _NODES_ROOM)).data
+        states = self._caller.control(_question(Op.GET_VDI_COPIES, _STATES_ROOM)).data
+        here = connection.peer
+        if here not in [str(node.nid) for node in unpack_nodes(nodes)]:
+            # The sheep know the gateway by another name than we do.
+            return False
+        return any(state.vid == self._vids[-1] and state.lock_owner is not None
+                   and str(state.lock_owner) != here for state in unpack_vdi_states(states))
+
+    def follow(self, vid):
+        """A snapshot gave the VDI the id ``vid``, and locks are on ids: have that one, too.
+
+        Raises VdiLocked where somebody was faster.
+        """
+        with self._mutex:
+            if vid in self._vids:
+                return
+            call = vdi_requests.lock(self._name, self._type)
+            self._caller.perform((call,))
+            if call.status:
+                raise error_for(call.status, "cannot keep the lock on VDI '%s'" % self._name)
+            self._taken(call)
+
+    def release(self):
+        """Let the lock go; it is not there any more where the gateway is lost."""
+        vids, self._vids = self._vids, []
+        for vid in vids:
+            try:
+                self._caller.perform((vdi_requests.release(vid, self._type),))
+            except SheepError:
+                return
