@@ -1,0 +1,5 @@
+import sys
+
+from sheepstack.dog.main import main
+
+sys.exit(main())
