@@ -2,6 +2,7 @@
 
 import os
 import random
+import tempfile
 from unittest import mock
 
 from hypothesis import HealthCheck, given, settings
@@ -30,17 +31,15 @@ class ModelTest(StoreTestCase):
         st.sampled_from("cwwwwwwddrsRpo"), st.integers(0, 3), st.floats(0, 1),
         st.floats(0, 1), st.integers(0, 255)), max_size=40))
     def test_any_sequence(self, durable, steps):
-        store = self.open(durable)
-        try:
-            self._follow(store, steps, durable)
-        finally:
-            for oid in list(store.oids()):
-                call(store.remove, oid)
-            store.purge_stale()
-            store.close()
+        with tempfile.TemporaryDirectory(dir=self.path) as path:
+            self._store = ObjectStore(path, durable, journal_size=1 << 20, reserve=0)
+            try:
+                self._follow(steps, durable, path)
+            finally:
+                self._store.close()
 
-    def _follow(self, store, steps, durable):
-        model, stamps, stale = {}, {}, {}
+    def _follow(self, steps, durable, path):
+        store, model, stamps, stale = self._store, {}, {}, {}
         for kind, which, start, part, seed in steps:
             oid, size = OID + which, self.SIZES[which]
             offset = int(start * (size - 1))
@@ -57,7 +56,7 @@ class ModelTest(StoreTestCase):
                 stamps[oid] = 0
             elif kind == "o":
                 store.close()
-                store = self.open(durable)
+                store = self._store = ObjectStore(path, durable, 1 << 20, 0)
                 for suspect in list(store.suspects):
                     self.assertEqual(0, stamps[suspect])
                     store.accept(suspect)

@@ -1,0 +1,72 @@
+# Everything that a developer or a curious stranger runs.  Each target does its own set-up:
+# as root on Debian it installs the packages it needs, otherwise it says which are missing.
+
+SHELL := /bin/bash
+VENV ?= .venv
+# The first Python of the path that is new enough.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && \
+	command -v $$p && break; done || echo python3)
+PY := $(VENV)/bin/python
+SOURCES := $(wildcard sheepstack cinder_driver glance_store_driver swift_middleware \
+	tests benchmarks demo setup.py)
+
+# mke2fs, tgtd and their like stand where only root's path leads.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help venv test-venv demo test unit functional bench lint docs clean
+.NOTPARALLEL:
+
+help:
+	@echo "make demo         a cluster of three sheep that outlives one of them, in a minute"
+	@echo "make demo KEEP=1  the same, and leaves the cluster running for you to try"
+	@echo "make test         all tests: unit, then functional"
+	@echo "make unit         the unit tests alone      (ARGS='regex' picks some)"
+	@echo "make functional   the functional tests alone (ARGS='-k word' picks some)"
+	@echo "make bench        speed of a cluster on this host; PEER=host:port sets it beside another"
+	@echo "make lint         style and syntax of the source, markup of the documents"
+	@echo "make docs         the documents as HTML, in build/html"
+	@echo "make venv         only install sheepstack, into $(VENV)"
+	@echo "make clean        remove what the targets above made"
+
+venv:
+	@PYTHON=$(PYTHON) tools/packages.sh demo
+	@PYTHON=$(PYTHON) tools/venv.sh $(VENV)
+
+test-venv:
+	@PYTHON=$(PYTHON) tools/packages.sh demo
+	@PYTHON=$(PYTHON) tools/venv.sh $(VENV) test
+
+demo: venv
+	@$(PY) demo/demo.py $(if $(KEEP),--keep)
+
+test: unit functional
+
+unit: test-venv
+	@PYTHON=$(PY) $(VENV)/bin/stestr run $(ARGS)
+
+functional: test-venv
+	@PYTHON=$(PYTHON) tools/packages.sh test
+	@$(PY) -m pytest tests/functional $(ARGS)
+
+bench: venv
+	@$(PY) -m benchmarks $(if $(PEER),--peer $(PEER)) $(ARGS)
+
+lint: test-venv
+	@$(PY) -m compileall -q $(SOURCES)
+	@$(PY) -m flake8 $(SOURCES)
+	@for page in README.rst doc/source/*.rst; do \
+		$(PY) -m docutils --report=info --halt=warning $$page /dev/null || exit 1; done
+	@echo "No complaints."
+
+docs: test-venv
+	@mkdir -p build/html
+	@for page in README.rst doc/source/*.rst; do \
+		html=build/html/$$(basename $$page .rst).html; \
+		$(PY) -m docutils --halt=warning $$page $$html || exit 1; \
+		sed -i 's#href="\(doc/source/\)\?\([a-z]*\)\.rst"#href="\2.html"#' $$html; done
+	@echo "The documents are in build/html."
+
+clean:
+	rm -rf $(VENV) .tox .stestr .hypothesis .pytest_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
