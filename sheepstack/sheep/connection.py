@@ -4,7 +4,8 @@ import logging
 import threading
 
 from sheepstack.sheep.inlet import Inlet
-from sheepstack.sheep.outlet import Batch, Outlet
+from sheepstack.sheep.outlet import Outlet
+from sheepstack.sheep.receiver import explain
 from sheepstack.wire import auth
 from sheepstack.wire.errors import RemoteProtocolError
 from sheepstack.wire.header import MAX_DATA_LENGTH, Response
@@ -40,10 +41,13 @@ class Admission:
 
 
 class Connection:
-    """``dispatch(fields, header, payload, connection, batch)`` handles a request and calls
-    :meth:`answer` once for it, from any thread."""
+    """A channel, see :mod:`sheepstack.sheep.receiver`.
 
-    def __init__(self, sock, source, dispatch, admission):
+    ``dispatch(fields, header, payload, connection, batch)`` handles a request and calls
+    :meth:`answer` once for it, from any thread.  ``closed()`` is called at the end.
+    """
+
+    def __init__(self, sock, source, dispatch, admission, blocking, closed):
         self._sock = sock
         self.source = source
         self._dispatch = dispatch
@@ -51,46 +55,54 @@ class Connection:
         self._trusted = admission.allowed(source)
         self._nonces = None
         self._outlet = Outlet(sock)
-        self._room = threading.Condition()
+        self._outlet.on_progress = self._look_for_room
+        self._inlet = Inlet(sock, self._payload_length, blocking)
+        self._closed = closed
+        self._counting = threading.Lock()
         self._in_flight = 0
         self._bytes = 0
-        self._waiting = False
+        self._full = False
+        self._clear = None
 
-    def run(self):
-        """Serve until the other side goes away or says what no correct program says."""
-        try:
-            self._serve()
-        except RemoteProtocolError as error:
-            log.warning("%s: %s: closed", self.source or "local", error)
-        except OSError as error:
-            log.debug("%s: %s", self.source or "local", error)
-        except Exception:
-            log.exception("%s: closed", self.source or "local")
-        finally:
-            self._outlet.close()
-            self._sock.close()
-
-    def _serve(self):
-        inlet = Inlet(self._sock, self._payload_length)
-        batch = Batch()
+    def step(self, batch) -> bool:
+        """Handle the requests that have arrived."""
+        messages = self._inlet.receive()
+        if messages is None:
+            return False
+        with self._counting:
+            self._in_flight += len(messages)
+            for fields, _, _ in messages:
+                self._bytes += weight_of(fields)
+            self._full = self._in_flight > _MAX_IN_FLIGHT or self._bytes > _MAX_BYTES
         dispatch = self._dispatch
-        while True:
-            messages = inlet.receive()
-            if not messages:
-                return
-            with self._room:
-                self._in_flight += len(messages)
-                for fields, _, _ in messages:
-                    self._bytes += weight_of(fields)
-            for fields, header, payload in messages:
-                if not self._trusted or fields[1] in _AUTH_OPCODES:
-                    self._introduce(fields, payload, batch)
-                else:
-                    dispatch(fields, header, payload, self, batch)
-            batch.flush()
-            if self._in_flight > _MAX_IN_FLIGHT or self._bytes > _MAX_BYTES:
-                self._wait_for_room()
-            self._outlet.wait_below(_MAX_BYTES)
+        for fields, header, payload in messages:
+            if not self._trusted or fields[1] in _AUTH_OPCODES:
+                self._introduce(fields, payload, batch)
+            else:
+                dispatch(fields, header, payload, self, batch)
+        return True
+
+    def congested(self) -> bool:
+        """True while the other side asks for more than it takes, or than we get done."""
+        return self._full or self._outlet.backlog > _MAX_BYTES
+
+    def when_clear(self, callback):
+        """Call ``callback`` once there is room again."""
+        self._clear = callback
+        self._look_for_room()
+
+    def _look_for_room(self):
+        if self._clear is not None and not self.congested():
+            callback, self._clear = self._clear, None
+            if callback is not None:
+                callback()
+
+    def ended(self, error):
+        """The other side went away, or said what no correct program says."""
+        explain(error, self.source or "local")
+        self._outlet.close()
+        self._sock.close()
+        self._closed()
 
     def _payload_length(self, fields):
         version, opcode, flags, _, _, length = fields
@@ -106,19 +118,13 @@ class Connection:
     def answer(self, buffers, batch=None, weight=0):
         """Send one answer; ``weight`` is that of the request, see :func:`weight_of`."""
         self._outlet.put(buffers, batch)
-        with self._room:
+        with self._counting:
             self._in_flight -= 1
             self._bytes -= weight
-            if self._waiting:
-                self._room.notify()
-
-    def _wait_for_room(self):
-        """Take no more requests before some of those at work are answered."""
-        with self._room:
-            self._waiting = True
-            while self._in_flight > _MAX_IN_FLIGHT // 2 or self._bytes > _MAX_BYTES // 2:
-                self._room.wait(1.0)
-            self._waiting = False
+            if not self._full:
+                return
+            self._full = self._in_flight > _MAX_IN_FLIGHT // 2 or self._bytes > _MAX_BYTES // 2
+        self._look_for_room()
 
     # -- proof of the secret ---------------------------------------------------------------
 

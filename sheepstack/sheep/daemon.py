@@ -16,6 +16,7 @@ from sheepstack.sheep.object_service import ObjectService
 from sheepstack.sheep.options import Options, admits
 from sheepstack.sheep.peer_service import PeerService
 from sheepstack.sheep.reclaim import Reclaim
+from sheepstack.sheep.receiver import make_receiver
 from sheepstack.sheep.recovery import Recovery, Throttle
 from sheepstack.sheep.replica import Replica
 from sheepstack.sheep.settler import Settler
@@ -45,6 +46,7 @@ class Sheep:
         self._status = 0
         self._stop_wanted = False
         self._listeners = []
+        self._receiver = make_receiver()
         try:
             self._store = ObjectStore(options.store_dir, durable=options.durable)
             self._identity = self._store.identity
@@ -78,7 +80,7 @@ class Sheep:
         service.reclaim = reclaim.kick
         self._membership = membership = Membership(
             options, state, store, self._identity, self._epochs, replica, gateway, table,
-            recovery, service, self.fail)
+            recovery, service, self._receiver, self.fail)
         state.behind = membership.look_again
         stats = Stats()
         vdis = VdiRequests(state, service, membership)
@@ -102,10 +104,9 @@ class Sheep:
     def _resume(self, recovery):
         """Where this store last was complete, from before the restart."""
         epoch = self._identity.get("recovered_epoch", 0)
-        revision = self._identity.get("recovered_revision", 0)
         data = self._epochs.get(epoch) if epoch else None
-        if data is not None and revision:
-            recovery.resume(Ring.of(ClusterMap.from_bytes(data)), revision)
+        if data is not None:
+            recovery.resume(Ring.of(ClusterMap.from_bytes(data)))
 
     def _ask_leader(self, question):
         """The leader's answer to a call; asks until there is one."""
@@ -139,7 +140,7 @@ class Sheep:
         except OSError as error:
             raise StartError("cannot listen on %s: %s" % (options.sock, error)) from None
         for sock in sockets:
-            self._listeners.append(Listener(sock, self._dispatch, admission))
+            self._listeners.append(Listener(sock, self._dispatch, admission, self._receiver))
         for listener in self._listeners:
             listener.start()
         try:

@@ -379,7 +379,7 @@ class Gateway:
             return None
         try:
             return self._replica.read(oid, offset, length)
-        except (Unsettled, NotHere, StoreError):
+        except (Unsettled, NotHere, StoreError, ValueError):
             return None
 
     def read(self, oid, offset, length, policy):

@@ -1,9 +1,10 @@
-"""Accepting connections, each served by a thread of its own."""
+"""Accepting connections."""
 
 import errno
 import logging
 import socket
 import threading
+from functools import partial
 
 from sheepstack.sheep.connection import Connection
 from sheepstack.sheep.socket_options import tune
@@ -14,9 +15,11 @@ _MAX_CONNECTIONS = 4096
 
 
 class Listener:
-    """``sock`` listens already; ``dispatch`` and ``admission`` go to each connection."""
+    """``sock`` listens already; ``dispatch`` and ``admission`` go to each connection, whose
+    requests ``receiver`` takes in."""
 
-    def __init__(self, sock, dispatch, admission):
+    def __init__(self, sock, dispatch, admission, receiver):
+        self._receiver = receiver
         self._sock = sock
         self._dispatch = dispatch
         self._admission = admission
@@ -57,17 +60,19 @@ class Listener:
                     continue
                 self._open.add(sock)
             source = None if self._sock.family == socket.AF_UNIX else address[0]
-            threading.Thread(target=self._serve, args=(sock, source), daemon=True).start()
+            try:
+                tune(sock)
+                self._receiver.serve(sock, Connection(
+                    sock, source, self._dispatch, self._admission, self._receiver.blocking,
+                    partial(self._forget, sock)))
+            except OSError as error:
+                log.debug("%s: %s", source, error)
+                self._forget(sock)
+                sock.close()
 
-    def _serve(self, sock, source):
-        try:
-            tune(sock)
-            Connection(sock, source, self._dispatch, self._admission).run()
-        except OSError as error:
-            log.debug("%s: %s", source, error)
-        finally:
-            with self._lock:
-                self._open.discard(sock)
+    def _forget(self, sock):
+        with self._lock:
+            self._open.discard(sock)
 
 
 def _shut(sock):

@@ -38,7 +38,7 @@ class Membership:
     """``options`` has the node's settings; ``fatal(message)`` ends the daemon."""
 
     def __init__(self, options, state, store, identity, epochs, replica, gateway, table,
-                 recovery, service, fatal):
+                 recovery, service, receiver, fatal):
         self._options = options
         self._state = state
         self._store = store
@@ -49,6 +49,7 @@ class Membership:
         self._table = table
         self._recovery = recovery
         self._service = service
+        self._receiver = receiver
         self._fatal = fatal
         self._incarnation = uuid.uuid4().hex
         self._coordinator = None
@@ -205,7 +206,8 @@ class Membership:
         following = succession.next_map(self._map, self._members.values(), int(time.time()))
         if following is not None and self._coordinator.lease_valid():
             log.info("epoch %d, revision %d%s: %s", following.epoch, following.revision,
-                     "" if following.settled else " begins",
+                     " begins" if not following.settled else
+                     " is complete" if following.last_complete == following.revision else "",
                      " ".join(node.name for node in following.nodes))
             if self._replace(following, self._map_version):
                 self._map = following
@@ -250,7 +252,7 @@ class Membership:
         """Go on with those present, without the nodes that are waited for."""
         present, version = self._read_map()
         members = self._read_members()
-        if present is None or _is_running(present, members):
+        if present is None or (_is_running(present, members) and not self._state.view.bereft):
             return Result.FORCE_RECOVER
         forced = succession.forced_map(present, members.values(), int(time.time()))
         return Result.SUCCESS if self._replace(forced, version) else Result.CLUSTER_ERROR
@@ -282,6 +284,7 @@ class Membership:
             self._enter(cluster_map, index)
         elif cluster_map != view.map:
             self._state.change_view(map=cluster_map)
+            self._record(cluster_map)
         if cluster_map.settled and not self._state.view.serving:
             self._serve()
         self._note_progress()
@@ -326,8 +329,8 @@ class Membership:
             self._store.purge_stale()
             for epoch in self._epochs.list():
                 self._epochs.drop(epoch)
-            self._identity.update(recovered_revision=None, recovered_epoch=None)
-            self._recovery.resume(None, 0)
+            self._identity.update(recovered_epoch=None)
+            self._recovery.resume(None)
             self._recovery.expect_all()
             return
         if not last:
@@ -393,8 +396,8 @@ class Membership:
         in_map = [members.get(node.incarnation) for node in view.map.nodes]
         ended = view.serving and all(
             member is not None and member.rolled >= view.revision for member in in_map)
-        complete = view.serving and all(
-            member is not None and member.recovered >= view.revision for member in in_map)
+        # What the map says, and so all others will know: only then may copies go for good.
+        complete = view.serving and view.map.last_complete >= view.revision
         leader = self._members.get(self._coordinator.leader())
         position = view.map.index_of(leader.node.incarnation) if leader else -1
         was_complete = view.complete
@@ -425,16 +428,18 @@ class Membership:
                 continue
             try:
                 if self._rolled < view.revision:
+                    self._recovery.take_stock(view)
                     if not self._end_orphans(view):
                         self._work.set()
                         continue
                     self._rolled = view.revision
                     self._wake.set()
                 if done != view.revision and view.map.recovery_enabled:
-                    self._recovery.run(view)
-                    done = view.revision
-                    self._recovered = view.revision
+                    complete = self._recovery.run(view)
                     self._learn_policies(view)
+                    done = view.revision
+                    if complete:
+                        self._recovered = view.revision
                     self._wake.set()
                 if view.complete and purged != view.revision:
                     self._store.purge_stale()
@@ -482,14 +487,18 @@ class Membership:
         for incarnation, node in known.items():
             if incarnation not in self._links:
                 self._links[incarnation] = PeerLink(
-                    node.name, node.peer_address, self._options.auth_key)
+                    node.name, node.peer_address, self._receiver, self._options.auth_key)
         for incarnation in [key for key in self._links if key not in known]:
             self._links.pop(incarnation).close()
 
     def _close_links(self, former, present):
+        """End what was asked of nodes that left the map; those that live are linked anew."""
         for link in former:
             if link is not None and link not in present:
                 link.close()
+                for incarnation, kept in list(self._links.items()):
+                    if kept is link:
+                        self._links[incarnation] = link.successor()
 
     def _watch_links(self):
         """Notice peers that do not answer though their session lives."""

@@ -50,7 +50,8 @@ class Outlet:
     """Sends on ``sock`` without ever blocking the caller.
 
     What the kernel does not take at once is sent by a thread of the outlet's own, which
-    stays for a while in case there is more.
+    stays for a while in case there is more.  ``on_progress()`` is called when that thread has
+    sent something.
     """
 
     def __init__(self, sock):
@@ -62,7 +63,7 @@ class Outlet:
         self._work = threading.Condition(self._lock)
         self._has_drainer = False
         self._closed = False
-        self._progress = threading.Event()
+        self.on_progress = _nothing
 
     def put(self, buffers, batch=None):
         """Queue one message (an iterable of bytes-like); without a batch it leaves at once."""
@@ -144,7 +145,7 @@ class Outlet:
                     with self._lock:
                         rest = self._take()
                         self._draining = bool(rest)
-                    self._progress.set()
+                    self.on_progress()
                 # Something may have been queued by one who still saw us at work.
                 self.flush()
         except OSError:
@@ -157,19 +158,22 @@ class Outlet:
         self._draining = False
         self._rest = None
         self._queue.clear()
-        self._progress.set()
 
-    def wait_below(self, limit):
-        """Wait while more than ``limit`` bytes are queued that the other side does not take."""
-        while self._draining and not self._closed and (
-                sum(len(buffer) for buffer in list(self._queue)) > limit):
-            self._progress.wait(1.0)
-            self._progress.clear()
+    @property
+    def backlog(self) -> int:
+        """Bytes that are queued because the other side does not take them."""
+        if not self._draining or self._closed:
+            return 0
+        return sum(len(buffer) for buffer in list(self._queue))
 
     def close(self):
         with self._lock:
             self._fail()
             self._work.notify()
+
+
+def _nothing():
+    pass
 
 
 def _after(buffers, sent):

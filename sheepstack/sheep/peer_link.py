@@ -8,6 +8,7 @@ import time
 
 from sheepstack.sheep.inlet import Inlet
 from sheepstack.sheep.outlet import Batch, Outlet
+from sheepstack.sheep.receiver import explain
 from sheepstack.sheep.socket_options import connect
 from sheepstack.wire import auth, peer
 from sheepstack.wire.errors import RemoteProtocolError
@@ -38,9 +39,13 @@ class PeerLink:
 
     ``submit`` never blocks.  Its callback gets an :class:`Answer` and a batch, or an answer
     with NETWORK_ERROR when the connection is lost first.  The link connects again by itself.
+    It is a channel of ``receiver``, see :mod:`sheepstack.sheep.receiver`.
     """
 
-    def __init__(self, name, address, key=None):
+    def __init__(self, name, address, receiver, key=None):
+        self._receiver = receiver
+        self._inlet = None
+        self._lost = threading.Event()
         self.name = name
         self._address = address
         self._key = key
@@ -104,6 +109,13 @@ class PeerLink:
     def _ponged(self, answer, batch):
         self._pinging = False
 
+    def successor(self):
+        """A new link to the same sheep; it is heard of when it says something, not before."""
+        link = PeerLink(self.name, self._address, self._receiver, self._key)
+        if not link.is_up:
+            link.last_heard = self.last_heard
+        return link
+
     def close(self):
         self._closed.set()
         outlet = self._outlet
@@ -127,33 +139,44 @@ class PeerLink:
                 if self._key is not None:
                     prove(sock, self._key)
                 sock.settimeout(None)
-                self._receive(sock)
+                self._begin(sock)
+                self._lost.wait()
             except (OSError, RemoteProtocolError) as error:
-                if not self._closed.is_set():
-                    log.info("connection to %s lost: %s", self.name, error)
+                log.info("cannot connect to %s: %s", self.name, error)
             finally:
                 self._drop(sock)
             self._closed.wait(_RETRY_AFTER)
 
-    def _receive(self, sock):
-        inlet = Inlet(sock, _response_length)
+    def _begin(self, sock):
+        self._lost.clear()
+        self._inlet = Inlet(sock, _response_length, self._receiver.blocking)
         self._outlet = LinkOutlet(sock)
         self._connected.set()
         self.last_heard = time.monotonic()
-        batch = Batch()
+        self._receiver.serve(sock, self)
+
+    def step(self, batch) -> bool:
+        """Pass the answers that have arrived to their callbacks."""
+        messages = self._inlet.receive()
+        if messages is None:
+            return False
+        self.last_heard = time.monotonic()
         waiting = self._waiting
-        while True:
-            messages = inlet.receive()
-            if not messages:
-                return
-            self.last_heard = time.monotonic()
-            for fields, header, payload in messages:
-                callback = waiting.pop(fields[4], None)
-                if callback is None:
-                    continue
+        for fields, header, payload in messages:
+            callback = waiting.pop(fields[4], None)
+            if callback is not None:
                 response = peer.RESPONSE.unpack(header)
                 callback(Answer(response[6], response[7], response[8], payload), batch)
-            batch.flush()
+        return True
+
+    def congested(self) -> bool:
+        """Never: each answer is one that was asked for."""
+        return False
+
+    def ended(self, error):
+        """The other side went away."""
+        explain(error, self.name, self._closed.is_set())
+        self._lost.set()
 
     def _drop(self, sock):
         outlet, self._outlet = self._outlet, None

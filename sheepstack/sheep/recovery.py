@@ -4,8 +4,14 @@ At each map a sheep asks all others what they hold of what it should hold now, a
 what it lacks.  A copy in ``obj/`` is current: it has every write that was acknowledged.  A
 copy that was set aside is known to have been current up to some revision; it is used again
 as it is when a current copy elsewhere has the same stamp, and it is the source of last
-resort when no current copy is left, provided that no node that could know better is
-missing (:meth:`Recovery._resolve`).
+resort when no current copy is left.
+
+The map says at which revision last every node had all it should.  As long as of every map
+since then at least one of an object's holders is here, nothing can have happened to it that
+nobody here knows of, and what nobody has does not exist.  Otherwise (so many nodes went at
+once that with them all copies of something went) nobody can tell: the object is waited for,
+the cluster does not call itself complete, and so nothing is removed or purged until the nodes
+are back or an operator gives them up (:meth:`Recovery._resolve`, :meth:`Recovery.take_stock`).
 
 Objects that somebody asks for are fetched at once, ahead of the queue.
 """
@@ -15,6 +21,7 @@ import logging
 import threading
 import time
 
+from sheepstack.coordination.errors import CoordinationError
 from sheepstack.placement.ring import RING_SIZE, changed_arcs, merged
 from sheepstack.store.errors import NoObject, NoSpace, StoreError
 from sheepstack.wire import oid as oids
@@ -52,7 +59,7 @@ class Recovery:
         self._lost = set()
         self._complete = False
         self._complete_ring = None
-        self._complete_revision = 0
+        self._since_complete = (None, ())
         self._extra = set()
         self._everything = False
         self.finished = 0
@@ -77,15 +84,9 @@ class Recovery:
         """True when at the present map all is here that should be."""
         return self._complete
 
-    @property
-    def complete_revision(self) -> int:
-        """The revision at which this sheep last held all it should."""
-        return self._complete_revision
-
-    def resume(self, ring, revision):
+    def resume(self, ring):
         """Remember from before a restart at which map all was here."""
         self._complete_ring = ring
-        self._complete_revision = revision
 
     def expect(self, oid_set):
         """Look for these objects, too, at the next map: they were set aside."""
@@ -103,26 +104,13 @@ class Recovery:
         self._lost = set()
 
     def holding(self, wanted):
-        """For each (oid, width): [current stamp or None, busy, [[revision, stamp]...], absent].
-
-        ``absent``: the revision at which this sheep held all it should and not this object,
-        though it was one of its ``width`` holders; 0 where it knows nothing of the kind.
-        """
+        """For each oid: [current stamp or None, busy, [[revision, stamp] set aside...]]."""
         answer = []
-        for oid, width in wanted:
+        for oid in wanted:
             current = self._store.stamp(oid) if self._store.exists(oid) else None
             stale = [[revision, stamp] for revision, stamp, _ in self._store.stale_info(oid)]
-            absent = 0
-            if current is None and oid not in self._lost and all(
-                    revision < self._complete_revision for revision, _ in stale):
-                absent = self._complete_revision if self._held(oid, width) else 0
-            answer.append([current, self._replica.is_busy(oid), stale, absent])
+            answer.append([current, self._replica.is_busy(oid), stale])
         return answer
-
-    def _held(self, oid, width):
-        ring = self._complete_ring
-        return ring is not None and self._state.name in [
-            ring.nodes[index].name for index in ring.holders(oid, width)]
 
     def listing(self, arcs):
         """Packed listing of all copies in ``arcs``, current and set aside."""
@@ -162,7 +150,7 @@ class Recovery:
         except NoSpace:
             self.out_of_space = True
             return False
-        except StoreError as error:
+        except (StoreError, CoordinationError) as error:
             log.error("cannot recover object %016x: %s", oid, error)
             return False
 
@@ -227,9 +215,7 @@ class Recovery:
     def _resolve(self, view, oid):
         """Find out from all members what became of an object, and fetch it."""
         policy = self._table.policy_if_known(oid)
-        # Of a VDI that nobody here knows, only the first holder is sure to be one.
-        width = policy.width if policy else 1
-        answers = self._ask_all(view, [(oid, width)])
+        answers = self._ask_all(view, [oid])
         states = {node: answer[0] for node, answer in answers.items()}
         current = [node for node, state in states.items() if state[0] is not None]
         order = list(view.ring.holders(oid, policy.width)) if policy else []
@@ -239,14 +225,13 @@ class Recovery:
             return self._fetch_current(view, oid, current, states)
 
         best = max((stale[0] for state in states.values() for stale in state[2]), default=0)
-        absent_as_of = max(state[3] for state in states.values())
-        if best == 0 or absent_as_of >= best:
+        if not self._accounted_for(view, oid, policy or view.map.copies):
+            log.info("object %016x: only nodes that are away can know of it", oid)
+            return False
+        if best == 0 or best < view.map.last_complete:
             self._lost.discard(oid)
             self._absent.add(oid)
             return True
-        if not self._nobody_knows_better(view, oid, best):
-            log.warning("object %016x: a newer copy may be on a node that is missing", oid)
-            return False
         sources = [node for node, state in states.items()
                    if any(stale[0] == best for stale in state[2])]
         source = min(sources, key=lambda node: (rank.get(node, len(rank)), node))
@@ -287,18 +272,45 @@ class Recovery:
         self.out_of_space = False
         return True
 
-    def _nobody_knows_better(self, view, oid, revision):
-        """True if at each later map some holder of then is here to tell of a newer copy."""
+    def _accounted_for(self, view, oid, policy):
+        """True if of each map since all was complete some holder of the object is here."""
         present = {node.key for node in view.map.nodes}
-        policy = self._table.policy_if_known(oid) or view.map.copies
-        for past in self._state.maps_after(revision):
-            if not past.settled or past.revision <= view.map.forced:
-                continue
+        for past in self._maps_since_complete(view):
             ring = self._state.ring_of(past)
             keys = {past.nodes[index].key for index in ring.holders(oid, policy.width)}
             if keys and not keys & present:
                 return False
         return True
+
+    def _maps_since_complete(self, view):
+        known, maps = self._since_complete
+        if known != (view.revision, view.map.last_complete, view.map.forced):
+            known = view.revision, view.map.last_complete, view.map.forced
+            maps = [past for past in self._state.maps_after(view.map.last_complete - 1)
+                    if past.settled and past.revision > view.map.forced]
+            self._since_complete = known, maps
+        return maps
+
+    def take_stock(self, view):
+        """See whether with the nodes that are away all copies of something may be away.
+
+        Raises CoordinationError.
+        """
+        present = {node.key for node in view.map.nodes}
+        bereft = any(self._all_holders_among(
+            [node for node in past.nodes if node.vnodes and node.key not in present], past)
+            for past in self._maps_since_complete(view))
+        self._state.change_view(view.revision, bereft=bereft)
+
+    def _all_holders_among(self, away, past):
+        zones = {node.zone for node in away}
+        keys = {node.key for node in away}
+        ring = self._state.ring_of(past)
+        for width in self._table.widths_in_use():
+            if len(zones) >= min(width, past.zones()) and any(
+                    keys.issuperset(holders) for holders in ring.all_holders(width)):
+                return True
+        return False
 
     def _ask_all(self, view, wanted):
         """{node: holding(wanted)} of all members; raises Changed, also when one is silent."""
@@ -315,7 +327,10 @@ class Recovery:
     # -- all objects -----------------------------------------------------------------------
 
     def run(self, view):
-        """Recover all that belongs here at this map; returns when done or the map changed."""
+        """Recover all that belongs here at this map; raises Changed when that changes.
+
+        Returns False where there may be more, on nodes that are away.
+        """
         self.running = True
         try:
             arcs = self._arcs(view)
@@ -330,13 +345,17 @@ class Recovery:
             self._extra = set()
             self._everything = False
             self._complete_ring = view.ring
-            self._complete_revision = view.revision
+            self._identity.update(recovered_epoch=view.epoch)
+            if self.total:
+                log.info("recovery at epoch %d is done: %d objects", view.epoch, self.finished)
+            if self._state.view.bereft:
+                log.warning("some objects may be on nodes that are away: waiting for those, or "
+                            "for 'dog cluster recover force'")
+                return False
             self._complete = True
             self._lost = set()
             self._absent = set()
-            self._identity.update(recovered_revision=view.revision, recovered_epoch=view.epoch)
-            if self.total:
-                log.info("recovery at epoch %d is done: %d objects", view.epoch, self.finished)
+            return True
         finally:
             self.running = False
 

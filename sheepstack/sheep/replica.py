@@ -128,8 +128,7 @@ class Replica:
         for lock in self._locks:
             with lock:
                 pass
-        for oid in list(self._entries):
-            entry = self._entries[oid]
+        for oid, entry in list(self._entries.items()):
             with self._lock_of(oid):
                 entry.orphans += [(start, end) for _, start, end in entry.pending]
                 entry.pending = []
@@ -373,6 +372,8 @@ class Replica:
             if now - entry.touched < _QUIET_AFTER:
                 continue
             with self._lock_of(oid):
+                if self._entries.get(oid) is not entry:
+                    continue
                 self._prune(entry)
                 if entry.pending or entry.orphans or now - entry.touched < _QUIET_AFTER:
                     continue

@@ -46,11 +46,14 @@ class ClusterState:
             self._changed.notify_all()
         self.kick()
 
-    def change_view(self, **fields):
-        """Replace fields of the present view; does nothing where they are so already."""
-        view = self.view._replace(**fields)
-        if view != self.view:
-            self.set_view(view)
+    def change_view(self, revision=None, **fields):
+        """Replace fields of the present view; does nothing where they are so already, or where
+        the view is of another ``revision`` than is said here."""
+        with self._changed:
+            if revision in (None, self.view.revision):
+                view = self.view._replace(**fields)
+                if view != self.view:
+                    self.set_view(view)
 
     def wait_view(self, revision, timeout):
         """Wait until the view has another revision than this, or the time is over."""

@@ -248,6 +248,9 @@ class VdiService:
 
     def _new_inode(self, catalogue, name, size, base, copies, shift, store_policy, ctime):
         cluster = self._state.view.map
+        if self._state.view.bereft:
+            # A VDI of this name or id may be on nodes that are away.
+            raise Failure(Result.HALT)
         if not name:
             raise Failure(Result.INVALID_PARMS)
         if store_policy:

@@ -96,6 +96,12 @@ class VdiTable:
             most = max(self._widths | {view.map.copies.width, _USUAL_WIDTH})
         return range(1, min(most, view.map.zones()) + 1)
 
+    def widths_in_use(self):
+        """Numbers of holders of the VDIs that this sheep knows, and of the cluster's default."""
+        with self._lock:
+            return ({copies.width for copies in self._policies.values()}
+                    | {self._state.view.map.copies.width})
+
     def widths_of(self, cluster_map):
         """Like :meth:`widths`, at a map that is not the present one."""
         with self._lock:

@@ -12,7 +12,8 @@ class View(NamedTuple):
     ``links`` has the :class:`~sheepstack.sheep.peer_link.PeerLink` of each node, None for this
     one.  ``serving`` is true while the map is settled and this sheep is in it.  ``open``: every
     node has ended the writes that an earlier revision left, so clients are served.
-    ``complete``: every node said at this revision that it holds all it should.  ``leader`` is
+    ``complete``: every node said at this revision that it holds all it should.  ``bereft``:
+    all holders of some objects are away, and perhaps of some that nobody here knows of.  ``leader`` is
     the position of the sheep that leads, -1 where it is not in the map.
     """
 
@@ -23,6 +24,7 @@ class View(NamedTuple):
     serving: bool = False
     open: bool = False
     complete: bool = False
+    bereft: bool = False
     leader: int = -1
 
     @property

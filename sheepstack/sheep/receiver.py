@@ -1,0 +1,121 @@
+"""Who waits for bytes on the many sockets of a sheep.
+
+A *channel* is the receiving end of one connection: ``step(batch)`` takes what has arrived,
+handles it and returns False at the end of the stream; ``congested()`` tells that no more
+should be taken for now, and ``when_clear(callback)`` that ``callback()`` is wanted once that
+is over; ``ended(error)`` is called once, last.
+
+Under eventlet each channel has a green thread of its own.  Under native threads one thread
+waits for all of them: handing the interpreter from thread to thread for every message costs
+more than handling it.
+"""
+
+import logging
+import select
+import threading
+
+from sheepstack import runtime
+from sheepstack.sheep.outlet import Batch
+from sheepstack.wire.errors import RemoteProtocolError
+
+log = logging.getLogger(__name__)
+
+
+class ThreadPerChannel:
+    """Channels block in ``step``."""
+
+    blocking = True
+
+    def serve(self, sock, channel):
+        """Receive for ``channel`` until it ends."""
+        threading.Thread(target=_serve, args=(channel,), daemon=True, name="channel").start()
+
+
+def _serve(channel):
+    batch = Batch()
+    error = None
+    clear = threading.Event()
+    try:
+        while channel.step(batch):
+            batch.flush()
+            while channel.congested():
+                clear.clear()
+                channel.when_clear(clear.set)
+                clear.wait(1.0)
+    except Exception as caught:
+        error = caught
+    channel.ended(error)
+    batch.flush()
+
+
+class Poller:
+    """Channels never block in ``step``; one thread serves them all."""
+
+    blocking = False
+
+    def __init__(self):
+        self._epoll = select.epoll()
+        self._channels = {}
+        self._thread = None
+        self._lock = threading.Lock()
+
+    def serve(self, sock, channel):
+        """Receive for ``channel`` until it ends."""
+        number = sock.fileno()
+        with self._lock:
+            self._channels[number] = channel
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="poller")
+                self._thread.start()
+        self._epoll.register(number, select.EPOLLIN)
+
+    def _run(self):
+        batch = Batch()
+        while True:
+            for number, _ in self._epoll.poll():
+                channel = self._channels.get(number)
+                if channel is not None:
+                    self._step(number, channel, batch)
+            try:
+                batch.flush()
+            except Exception:
+                log.exception("sending")
+
+    def _step(self, number, channel, batch):
+        error = None
+        try:
+            if channel.step(batch):
+                if channel.congested():
+                    self._epoll.modify(number, 0)
+                    channel.when_clear(lambda: self._resume(number, channel))
+                return
+        except Exception as caught:
+            error = caught
+        # Before the channel closes its socket: the number may be given out again at once.
+        del self._channels[number]
+        self._epoll.unregister(number)
+        channel.ended(error)
+
+    def _resume(self, number, channel):
+        if self._channels.get(number) is channel:
+            try:
+                self._epoll.modify(number, select.EPOLLIN)
+            except OSError as error:
+                log.debug("resume: %s", error)
+
+
+def make_receiver():
+    """The receiver that suits the runtime."""
+    return ThreadPerChannel() if runtime.name == "eventlet" else Poller()
+
+
+def explain(error, who, was_expected=False):
+    """Log why a channel ended, as loudly as it deserves."""
+    if error is None or was_expected:
+        return
+    if isinstance(error, RemoteProtocolError):
+        log.warning("%s: %s: closed", who, error)
+    elif isinstance(error, OSError):
+        log.debug("%s: %s", who, error)
+    else:
+        log.error("%s: closed", who, exc_info=error)
