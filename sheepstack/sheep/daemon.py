@@ -155,7 +155,7 @@ class Sheep:
     def wait(self) -> int:
         """Wait for the end, clean up, and return the exit status."""
         while not (self._stop_wanted or self._state.stopping.is_set()):
-            if self._membership.left.wait(0.1):
+            if self._membership.left.wait(0.25):
                 break
         self._close()
         return self._status

@@ -341,6 +341,10 @@ class Gateway:
         self._parked.append(write)
         self._state.kick()
 
+    def has_parked(self) -> bool:
+        """True while some write waits for better days."""
+        return bool(self._parked)
+
     def unpark(self):
         """Try again what waited; called when the view changed and every now and then."""
         now = time.monotonic()

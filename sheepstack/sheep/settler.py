@@ -53,7 +53,7 @@ class Settler:
 
     def _try_again(self):
         while not self._state.stopping.is_set():
-            self._state.wait_kick(_UNPARK_SECONDS)
+            self._state.wait_kick(_UNPARK_SECONDS if self._gateway.has_parked() else 1.0)
             self._gateway.unpark()
 
     def _rest(self):
