@@ -22,6 +22,7 @@ bytes that differs.  What no record covers is as in the older snapshot.
 import sys
 import time
 from contextlib import contextmanager
+from itertools import zip_longest
 from struct import Struct
 from typing import NamedTuple
 
@@ -29,7 +30,8 @@ from sheepstack.dog.command import Context
 from sheepstack.dog.exits import Exit, Failure, UsageError
 from sheepstack.dog.output import complain
 from sheepstack.dog.vdi_data import open_vdi
-from sheepstack.dog.vdi_map import usage
+from sheepstack.dog.vdi_lock import is_locked
+from sheepstack.dog.vdi_map import flat_map, usage
 from sheepstack.wire import inode_layout as layout, oid as oids
 from sheepstack.wire.text import pad
 
@@ -68,14 +70,14 @@ def backup(context: Context) -> None:
     name = context.take("")
     if not settings.snapshot or not settings.from_snapshot:
         raise UsageError("Please specify snapshots with '-F' and '-s' options")
-    session.open(name, settings.from_snapshot)
-    session.open(name, settings.snapshot)
+    changed = _changed_objects(session, session.open(name, settings.from_snapshot),
+                               session.open(name, settings.snapshot))
     sys.stdout.flush()
     out = sys.stdout.buffer
     with open_vdi(session, name, settings.from_snapshot) as old, \
             open_vdi(session, name, settings.snapshot) as new:
         out.write(HEADER.pack(VERSION, MAGIC))
-        for index in _candidates(old, new):
+        for index in changed:
             base = index * new.block_size
             region = _changed(old, new, base, min(new.block_size, new.size - base))
             if region is None:
@@ -87,15 +89,11 @@ def backup(context: Context) -> None:
     out.flush()
 
 
-def _candidates(old, new):
-    """Indexes of data objects that one of two open snapshots has."""
-    block = new.block_size
-    for index in range(-(-new.size // block)):
-        base = index * block
-        for vdi in (old, new):
-            if any(is_data for _, _, is_data in vdi.extents(base, block)):
-                yield index
-                break
+def _changed_objects(session, old, new):
+    """Indexes of the data objects that two snapshots do not share."""
+    owners = zip_longest(flat_map(session, new), flat_map(session, old), fillvalue=0)
+    return [index for index, (now, before) in enumerate(owners)
+            if now != before and index < new.object_count]
 
 
 def _changed(old, new, base, length):
@@ -138,6 +136,9 @@ def restore(context: Context) -> None:
         raise UsageError("stdin must be pipe")
     stream = sys.stdin.buffer
     read_header(stream)
+    if is_locked(session, current.vdi_id):
+        # Its user would write to what is current for the moment.
+        raise Failure("VDI %s is locked: nothing can be restored while it is in use" % name)
     with _put_aside(session, current, base):
         with open_vdi(session, name, writable=True) as vdi:
             _apply(stream, vdi)

@@ -4,14 +4,14 @@ import os
 import sys
 import time
 
-from sheepstack.client import AuthenticationFailed, ClusterUnreachable, SheepError
+from sheepstack.client import SheepError
 from sheepstack.dog import cluster, node, options, output, usage, vdi
 from sheepstack.dog.command import Context
 from sheepstack.dog.common_options import COMMON_OPTIONS, KEY_FILE_OPTION
 from sheepstack.dog.exits import Declined, Exit, Failure, UsageError
 from sheepstack.dog.options import PROGRAM, BadOption
+from sheepstack.dog.session import code_of
 from sheepstack.wire.errors import WireError
-from sheepstack.wire.results import Result
 
 GROUPS = (vdi.GROUP, node.GROUP, cluster.GROUP)
 
@@ -25,21 +25,19 @@ MISSING_GROUPS = {
     "trace": "sheep cannot be traced",
 }
 
-_CODES = {
-    Result.NO_SPACE: Exit.FULL,
-    Result.NO_VDI: Exit.MISSING,
-    Result.VDI_EXIST: Exit.EXISTS,
-}
-
 
 def main(argv=None) -> int:
     """Run ``argv`` (without the program's name); returns the exit code."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv is None:
+        argv = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv[1:]]
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
     for stream in (sys.stdout, sys.stderr):
-        # Names of VDIs and files are bytes: what is not UTF-8 goes out as it came in.
-        stream.reconfigure(errors="surrogateescape")
+        # Names are bytes that are UTF-8 or not: they go out as they came in.
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
-        code = _guarded(argv)
+        code = _guarded(list(argv))
         sys.stdout.flush()
         return int(code)
     except BrokenPipeError:
@@ -56,20 +54,19 @@ def _guarded(argv):
         return failure.code
     except SheepError as error:
         output.complain(str(error))
-        return _code_of(error)
+        return code_of(error)
     except WireError as error:
         output.complain(str(error))
         return Exit.FAILURE
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        output.complain(str(error))
+        return Exit.SYSFAIL
     except Declined:
         return Exit.SUCCESS
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
-
-
-def _code_of(error):
-    if isinstance(error, (ClusterUnreachable, AuthenticationFailed)):
-        return Exit.SYSFAIL
-    return _CODES.get(error.result, Exit.FAILURE)
 
 
 def _dispatch(argv):

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from sheepstack.client import Cluster, ClusterUnreachable, SheepError
+from sheepstack.client import AuthenticationFailed, Cluster, ClusterUnreachable, SheepError
 from sheepstack.dog.exits import Exit, Failure
 from sheepstack.wire import admin, header, inode_layout, oid as oids
 from sheepstack.wire.inode import InodeHeader
@@ -42,6 +42,20 @@ def reason(error: SheepError) -> str:
     if error.result is None:
         raise error
     return describe(error.result)
+
+
+_CODES = {
+    Result.NO_SPACE: Exit.FULL,
+    Result.NO_VDI: Exit.MISSING,
+    Result.VDI_EXIST: Exit.EXISTS,
+}
+
+
+def code_of(error: SheepError) -> Exit:
+    """The exit code of a command that ends with ``error``."""
+    if isinstance(error, (ClusterUnreachable, AuthenticationFailed)):
+        return Exit.SYSFAIL
+    return _CODES.get(error.result, Exit.FAILURE)
 
 
 def unreachable(error: ClusterUnreachable) -> Failure:

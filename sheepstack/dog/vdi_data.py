@@ -11,7 +11,7 @@ from sheepstack.dog.command import Context
 from sheepstack.dog.exits import Failure
 from sheepstack.dog.output import on_terminal
 from sheepstack.dog.progress import Progress
-from sheepstack.dog.session import Session, Snapshot
+from sheepstack.dog.session import Session, Snapshot, code_of
 from sheepstack.dog.sizes import parse_size
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -65,7 +65,7 @@ def write(context: Context) -> None:
                 vdi.copy_in(source, offset, length, progress.show)
             vdi.flush()
         except SheepError as error:
-            raise Failure("Failed to write VDI: %s" % error) from None
+            raise Failure("Failed to write VDI: %s" % error, code=code_of(error)) from None
 
 
 def _input_size(stream, otherwise):

@@ -15,6 +15,8 @@ from sheepstack.wire.results import Result
 _ROOM = 512
 _MOST_ROOM = 1 << 15
 
+_LOCKED = (admin.LockState.LOCKED, admin.LockState.SHARED)
+
 _SHARES = {
     admin.SharedLockState.MODIFIED: "(modified)",
     admin.SharedLockState.SHARED: "(shared)",
@@ -27,8 +29,7 @@ def list_locks(context: Context) -> None:
     print("  Name         Id  VDI id  Tag            Owner node(s)")
     for inode in read_vdis(context.session):
         state = states.get(inode.vdi_id)
-        if state is None or state.lock_state not in (
-                admin.LockState.LOCKED, admin.LockState.SHARED):
+        if state is None or state.lock_state not in _LOCKED:
             continue
         print("%s %-8s  %5d  %6x  %-13s %s" % (
             kind(inode, " "), inode.name, snapshot_id(inode), inode.vdi_id, inode.tag,
@@ -60,11 +61,17 @@ def unlock(context: Context) -> None:
     if state is None:
         raise Failure("Failed to find VDI state %s" % _what(name, snapshot, vid),
                       code=Exit.SYSFAIL)
-    if state.lock_state not in (admin.LockState.LOCKED, admin.LockState.SHARED):
+    if state.lock_state not in _LOCKED:
         raise Failure("VDI %s is not locked" % _what(name, snapshot, vid))
     shared = state.lock_state == admin.LockState.SHARED
     session.execute(VdiRequest(Op.RELEASE_VDI, base_vdi_id=vid,
                                type=LockType.SHARED if shared else LockType.NORMAL))
+
+
+def is_locked(session, vid: int) -> bool:
+    """Whether somebody has the VDI with this id open under a lock."""
+    state = _states(session).get(vid)
+    return state is not None and state.lock_state in _LOCKED
 
 
 def _what(name, snapshot, vid=None):

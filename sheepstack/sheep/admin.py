@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import struct
+import time
 
 from sheepstack.placement.ring import DEFAULT_VNODES
 from sheepstack.placement.succession import AUTO_VNODES
@@ -27,6 +28,8 @@ from sheepstack.wire.text import unpad
 log = logging.getLogger(__name__)
 
 STORE_NAME = "plain"
+#: How long a count of what objects occupy serves.
+_USAGE_SECONDS = 5.0
 _STORE_NAMES = ("plain", "tree")
 
 #: Requests that a sheep answers in whatever state the cluster is.
@@ -53,6 +56,7 @@ class Admin:
         self._stats = stats
         self._options = options
         self.on_killed = None
+        self._used = None
 
     def handle(self, header, payload) -> tuple:
         """(response header, response payload)."""
@@ -216,8 +220,18 @@ class Admin:
     def _on_stat_sheep(self, common, header, payload):
         if self._is_gateway():
             return self._node(common, store_size=0, store_free=0)
-        total, free = self._store.space()
-        return self._node(common, store_size=total, store_free=free)
+        used, free = self._usage()
+        return self._node(common, store_size=used + free, store_free=free)
+
+    def _usage(self):
+        """Bytes that objects occupy on this node's disk, and bytes that are free.
+
+        What else lies on the disk counts for neither.
+        """
+        now = time.monotonic()
+        if self._used is None or now - self._used[0] > _USAGE_SECONDS:
+            self._used = now, occupied(os.path.join(self._options.store_dir, "obj"))
+        return self._used[1], self._store.space()[1]
 
     def _is_gateway(self):
         return self._options.vnodes == 0
@@ -253,8 +267,8 @@ class Admin:
     def _on_md_info(self, common, header, payload):
         if self._is_gateway():
             return self._plain(common, Result.UNKNOWN)
-        total, free = self._store.space()
-        disk = DiskInfo(os.path.join(self._options.store_dir, "obj"), free, total - free)
+        used, free = self._usage()
+        disk = DiskInfo(os.path.join(self._options.store_dir, "obj"), free, used)
         return self._plain(common, Result.SUCCESS, admin.pack_disks([disk]))
 
     def _on_reweight(self, common, header, payload):
@@ -370,6 +384,18 @@ def record_of(node) -> NodeRecord:
     return NodeRecord(
         NodeId(node.host, node.port, node.io_host, node.io_port if node.io_host else 0),
         DEFAULT_VNODES if node.vnodes == AUTO_VNODES else node.vnodes, node.zone & 0xFFFFFFFF, node.space)
+
+
+def occupied(directory) -> int:
+    """Bytes of disk that the files in ``directory`` take."""
+    total = 0
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                total += entry.stat().st_blocks * 512
+            except FileNotFoundError:
+                pass
+    return total
 
 
 def _node_id(name):

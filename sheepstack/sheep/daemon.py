@@ -67,6 +67,7 @@ class Sheep:
         clients = Workers("client", 64)
         peers = Workers("peer", 128)
         callers = Workers("call", 32)
+        leaders = Workers("leader", 128)
         store = self._store
         table = VdiTable(state)
         throttle = Throttle(*options.throttle)
@@ -85,7 +86,7 @@ class Sheep:
         stats = Stats()
         vdis = VdiRequests(state, service, membership)
         peer_service = PeerService(
-            state, store, replica, gateway, recovery, table, peers, callers, service)
+            state, store, replica, gateway, recovery, table, peers, callers, leaders, service)
         peer_service.forward = vdis.forwarded
         peer_service.break_lock = vdis.break_lock
         objects = ObjectService(state, gateway, table, clients, stats, self._ask_leader)

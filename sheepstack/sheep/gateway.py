@@ -271,6 +271,9 @@ class Gateway:
                 self.apply(kind, oid, revision, stamp, offset, size, data, done)
                 return
             except NotHere:
+                if self._recovery.has_no_room(oid):
+                    done(Result.NO_SPACE, 0)
+                    return
                 self._state.wait_view(revision, 0.05)
 
     def _collected(self, attempt, node, result, last, batch):
@@ -309,11 +312,11 @@ class Gateway:
     def _give_up(self, attempt):
         """A holder is full.  Those that took the write get back the copy of one that did not."""
         write = attempt.write
-        source = next(node for node, result, _ in attempt.results if result == Result.NO_SPACE)
+        sources = [node for node, result, _ in attempt.results if result == Result.NO_SPACE]
         for node, result, _ in attempt.results:
             if result == Result.SUCCESS:
                 answer = self._state.call_node(
-                    node, {"call": "adopt", "oid": write.oid, "source": source,
+                    node, {"call": "adopt", "oid": write.oid, "sources": sources,
                            "revision": write.revision})
                 if answer is None:
                     self._park(write)

@@ -325,6 +325,9 @@ class Membership:
         last = self._identity.get("last_revision", 0)
         if mine and mine != cluster_map.uuid:
             log.warning("the cluster was formatted anew: this store is emptied")
+            self._service.abdicate()
+            self._table.reset()
+            self._replica.reset()
             self._store.retire_all(last)
             self._store.purge_stale()
             for epoch in self._epochs.list():

@@ -1,5 +1,6 @@
 """Answers to other sheep."""
 
+import inspect
 import json
 import logging
 
@@ -16,7 +17,9 @@ from sheepstack.wire.results import Result
 log = logging.getLogger(__name__)
 
 #: Calls that ask other sheep in turn.
-_WAITING_CALLS = ("refetch", "adopt", "vdi", "inode_changed", "all_inodes", "late_entries")
+_WAITING_CALLS = ("refetch", "adopt", "vdi")
+#: Calls that wait for their turn at the leader.
+_LEADER_CALLS = ("inode_changed", "all_inodes", "late_entries")
 # Plain integers, as these are compared for every request.
 _PING = int(PeerOp.PING)
 _READ = int(PeerOp.READ)
@@ -29,12 +32,13 @@ _STALE = int(PeerFlag.STALE)
 class PeerService:
     """Dispatches requests that :mod:`sheepstack.wire.peer` describes.
 
-    ``workers`` run what may wait for other sheep, ``callers`` what never does: so those who
-    wait always get their answers.  ``forward(header, payload, reply)`` carries out a client's
+    ``workers`` run what may wait for other sheep, ``callers`` what never does, ``leaders`` what
+    waits for the leader, who waits for workers: so those who wait always get their answers.  ``forward(header, payload, reply)`` carries out a client's
     request that another sheep passed on.
     """
 
-    def __init__(self, state, store, replica, gateway, recovery, table, workers, callers, service):
+    def __init__(self, state, store, replica, gateway, recovery, table, workers, callers, leaders,
+                 service):
         self._state = state
         self._store = store
         self._replica = replica
@@ -43,6 +47,7 @@ class PeerService:
         self._table = table
         self._workers = workers
         self._callers = callers
+        self._leaders = leaders
         self._service = service
         self.forward = None
         self.break_lock = None
@@ -59,7 +64,7 @@ class PeerService:
             reply(Result.NETWORK_ERROR, batch=batch)
             return
         if opcode == _FORWARD:
-            self._workers.submit(self.forward, header, payload, reply)
+            self._leaders.submit(self.forward, header, payload, reply)
             return
         mismatch = self._replica.mismatch(revision)
         if mismatch:
@@ -80,10 +85,10 @@ class PeerService:
         elif opcode == PeerOp.CALL:
             self._call(payload, reply, batch)
         elif opcode == PeerOp.FETCH:
-            self._workers.submit(self._fetch, oid, stamp if flags & _STALE else None,
+            self._callers.submit(self._fetch, oid, stamp if flags & _STALE else None,
                                  reply)
         elif opcode == PeerOp.LIST:
-            self._workers.submit(self._list, payload, reply)
+            self._callers.submit(self._list, payload, reply)
         else:
             reply(Result.INVALID_PARMS, batch=batch)
 
@@ -136,7 +141,11 @@ class PeerService:
                 log.warning("object %016x cannot be handed on: %s", oid, error)
                 if stale_revision is None:
                     self._recovery.repair(oid, self._state.view.revision)
-            reply(result_of(error))
+                reply(result_of(error))
+            elif stale_revision is None and not self._recovery.known_absent(oid):
+                reply(Result.AGAIN)
+            else:
+                reply(Result.NO_OBJ)
             return
         reply(Result.SUCCESS, 0, buffers, sum(len(buffer) for buffer in buffers))
 
@@ -152,11 +161,17 @@ class PeerService:
     def _call(self, payload, reply, batch):
         try:
             question = json.loads(payload)
-            waits = question["call"] in _WAITING_CALLS
-        except (ValueError, TypeError, KeyError):
+            name = question["call"]
+            _check_call(question)
+        except (ValueError, TypeError, KeyError, RecursionError):
             reply(Result.INVALID_PARMS, batch=batch)
             return
-        (self._workers if waits else self._callers).submit(self._answer_call, question, reply)
+        workers = self._callers
+        if name in _WAITING_CALLS:
+            workers = self._workers
+        elif name in _LEADER_CALLS:
+            workers = self._leaders
+        workers.submit(self._answer_call, question, reply)
 
     def _answer_call(self, question, reply):
         try:
@@ -180,11 +195,11 @@ class PeerService:
     def _on_refetch(self, oid, revision):
         return self._recovery.refetch(oid) or None
 
-    def _on_adopt(self, oid, source, revision):
+    def _on_adopt(self, oid, sources, revision):
         view = self._state.view
         if view.revision != revision:
             return None
-        return self._recovery.adopt(view, oid, source) or None
+        return self._recovery.adopt(view, oid, sources) or None
 
     def _on_inodes(self):
         return [oids.vid_of(oid) for oid in self._store.oids() if oids.is_vdi(oid)]
@@ -238,6 +253,24 @@ class PeerService:
 
     def _on_unlock(self, vid):
         return self.break_lock(vid)
+
+
+def _check_call(question):
+    """Raises TypeError where no sheep would ask this."""
+    handler = getattr(PeerService, "_on_%s" % question["call"], None)
+    if handler is None:
+        raise TypeError("an unknown call")
+    arguments = {key: value for key, value in question.items() if key != "call"}
+    inspect.signature(handler).bind(None, **arguments)
+    for key, value in arguments.items():
+        kind = _KINDS.get(key, int)
+        if not isinstance(value, kind) or kind is list and not all(
+                isinstance(item, int) for item in value):
+            raise TypeError("%s is of the wrong kind" % key)
+
+
+#: Arguments of calls that are not numbers.
+_KINDS = {"oids": list, "sources": list, "vids": list, "entries": list, "fields": dict}
 
 
 class _Reply:

@@ -65,7 +65,7 @@ class Recovery:
         self.finished = 0
         self.total = 0
         self.running = False
-        self.out_of_space = False
+        self._no_room = set()
 
     def attach(self, replica):
         """The replica, which in turn asks us what is absent."""
@@ -147,12 +147,18 @@ class Recovery:
             return self._bring(view, oid)
         except Changed:
             return False
-        except NoSpace:
-            self.out_of_space = True
+        except NoSpace as error:
+            if oid not in self._no_room:
+                log.error("cannot recover object %016x: %s", oid, error)
+            self._no_room.add(oid)
             return False
         except (StoreError, CoordinationError) as error:
             log.error("cannot recover object %016x: %s", oid, error)
             return False
+
+    def has_no_room(self, oid) -> bool:
+        """True where an object should be here and did not fit on the disk."""
+        return oid in self._no_room and not self._store.exists(oid)
 
     def refetch(self, oid):
         """Others have an object that is not here though it should be."""
@@ -161,22 +167,27 @@ class Recovery:
             return self.need(oid)
         return True
 
-    def adopt(self, view, oid, source):
-        """Give up our copy for that of node ``source``, or for none if it has none."""
+    def adopt(self, view, oid, sources):
+        """Give up our copy for that of one of these nodes, or for none if it has none.
+
+        Where they have none only because it has not come to them yet ours is as good as any.
+        """
         with self._locks[oid % _STRIPES]:
-            answer = view.links[source].call(
-                PeerOp.FETCH, view.revision, self._state.patience, oid=oid)
-            if answer.result not in (Result.SUCCESS, Result.NO_OBJ):
-                return False
-            if answer.result == Result.NO_OBJ:
+            for source in sources:
+                answer = view.links[source].call(
+                    PeerOp.FETCH, view.revision, self._state.patience, oid=oid)
                 waiter = _Waiter()
-                self._store.remove(oid, waiter)
+                if answer.result == Result.AGAIN:
+                    continue
+                if answer.result == Result.NO_OBJ:
+                    self._store.remove(oid, waiter)
+                elif answer.result == Result.SUCCESS:
+                    size, stamp, extents = peer.unpack_extents(answer.payload)
+                    self._store.create_sparse(oid, size, extents, stamp, waiter)
+                else:
+                    return False
                 waiter.wait()
-            else:
-                size, stamp, extents = peer.unpack_extents(answer.payload)
-                waiter = _Waiter()
-                self._store.create_sparse(oid, size, extents, stamp, waiter)
-                waiter.wait()
+                return True
             return True
 
     def repair(self, oid, revision) -> bool:
@@ -269,7 +280,7 @@ class Recovery:
         self._replica.install(oid, put)
         waiter.wait()
         self._lost.discard(oid)
-        self.out_of_space = False
+        self._no_room.discard(oid)
         return True
 
     def _accounted_for(self, view, oid, policy):
@@ -438,11 +449,13 @@ class Recovery:
         return len(failed)
 
     def _pause(self, view):
-        interval = self.throttle.interval
-        if interval:
-            end = time.monotonic() + interval
-            while time.monotonic() < end and self._state.view.revision == view.revision:
-                self._state.wait_view(view.revision, end - time.monotonic())
+        begun = time.monotonic()
+        while self._state.view.revision == view.revision:
+            # Looked at again and again, as an operator may end the throttle meanwhile.
+            left = begun + self.throttle.interval - time.monotonic()
+            if left <= 0:
+                return
+            self._state.wait_view(view.revision, min(left, _RETRY_SECONDS))
 
 
 class Throttle:

@@ -348,6 +348,11 @@ class Replica:
                     entry.orphans.remove((start, end))
         self._wake()
 
+    def reset(self):
+        """Forget all writes: their objects are gone."""
+        for oid in list(self._entries):
+            self.forget(oid)
+
     def forget(self, oid):
         """The object is not ours any more."""
         with self._lock_of(oid):

@@ -53,6 +53,17 @@ class VdiService:
         """Another sheep leads, or none: forget all, it may change without us."""
         self._catalogue = None
 
+    def leading(self) -> int:
+        """The revision of the map at which this sheep leads; raises Failure.
+
+        What a leader writes it writes at this revision or not at all: at another one somebody
+        else may lead, and have decided otherwise.
+        """
+        view = self._state.view
+        if not view.open or view.index < 0 or view.leader != view.index:
+            raise Failure(Result.AGAIN)
+        return view.revision
+
     def catalogue(self) -> Catalogue:
         """What VDIs there are; reads all inodes when this sheep has just become the leader."""
         with self.lock:
@@ -62,6 +73,7 @@ class VdiService:
 
     def _rebuild(self):
         self._state.wait_open()
+        revision = self.leading()
         vids = set()
         for answer in self._state.call_all({"call": "inodes"}):
             vids |= set(answer)
@@ -69,7 +81,7 @@ class VdiService:
         catalogue = Catalogue(headers)
         for inode in catalogue.unfinished():
             log.warning("VDI %06x of '%s' was never finished: removed", inode.vdi_id, inode.name)
-            self._remove_inode(inode)
+            self._remove_inode(inode, revision)
             catalogue.drop(inode.vdi_id)
         log.info("leading; %d VDIs", len(catalogue))
         return catalogue
@@ -150,9 +162,10 @@ class VdiService:
                     return working
                 raise Failure(Result.VDI_EXIST)
             base = self._base(catalogue, base_vid)
+            revision = self.leading()
             inode = self._new_inode(catalogue, name, size, base, copies, shift, store_policy,
                                     ctime)
-            self._make(inode, base)
+            self._make(inode, base, revision)
             catalogue.put(inode)
             return inode
 
@@ -172,7 +185,7 @@ class VdiService:
             base = self._base(catalogue, base_vid or working.vdi_id)
             inode = self._new_inode(catalogue, name, size, base, copies, shift, store_policy,
                                     ctime)
-            revision = self._state.view.revision
+            revision = self.leading()
             try:
                 self._tell(working.vdi_id, frozen=True)
                 self._make(inode, base, revision)
@@ -191,9 +204,9 @@ class VdiService:
 
     def delete(self, name, tag, snap_id) -> InodeHeader:
         with self.lock:
-            inode = self.look_up(name, tag, snap_id)
-            self._write_inode(inode, 0, bytes(layout.VDI_NAME_LEN))
             catalogue = self.catalogue()
+            inode = self.look_up(name, tag, snap_id)
+            self._write_inode(inode, 0, bytes(layout.VDI_NAME_LEN), self.leading())
             catalogue.put(inode._replace(name=""))
             self._tell(inode.vdi_id, deleted=True)
             if not catalogue.has_name(name):
@@ -216,6 +229,7 @@ class VdiService:
             new = catalogue.working(old.name) if old and not old.is_deleted else None
             if new is None or new.parent_vdi_id != vid:
                 return False
+            revision = self.leading()
             self._tell(new.vdi_id, frozen=True)
             try:
                 before = self._entries(old, first, len(entries))
@@ -223,7 +237,7 @@ class VdiService:
                 for index, entry in enumerate(entries):
                     if entry == vid and now[index] == before[index] != entry:
                         self._write_inode(new, layout.data_vdi_id_offset(first + index),
-                                          entry.to_bytes(4, "little"))
+                                          entry.to_bytes(4, "little"), revision)
             finally:
                 self._tell(new.vdi_id, frozen=False)
             return True
@@ -280,7 +294,7 @@ class VdiService:
             snap_id=catalogue.next_snap_id(name), vdi_id=vid,
             parent_vdi_id=base.vdi_id if base is not None else 0)
 
-    def _make(self, inode, base, revision=None):
+    def _make(self, inode, base, revision):
         """Write a new inode object, with the map of ``base``."""
         image = inode.pack()
         if base is not None:
@@ -309,7 +323,7 @@ class VdiService:
         data = bytes(data).rstrip(b"\0")
         return data + bytes(-len(data) % 4)
 
-    def _write_inode(self, inode, offset, data, revision=None):
+    def _write_inode(self, inode, offset, data, revision):
         result = self._gateway.write_wait(
             PeerOp.WRITE, oids.vdi_oid(inode.vdi_id), offset, data, 0, entry_of(inode).policy,
             revision)
@@ -318,7 +332,7 @@ class VdiService:
 
     def set_parent(self, inode, parent_vid):
         """Give a VDI another parent; the caller holds the lock."""
-        self._write_inode(inode, 564, parent_vid.to_bytes(4, "little"))
+        self._write_inode(inode, 564, parent_vid.to_bytes(4, "little"), self.leading())
         self._catalogue.put(inode._replace(parent_vdi_id=parent_vid))
 
     def remove(self, inode):
@@ -378,9 +392,10 @@ class VdiService:
             return vid, attr_id, policy.nr_copies
 
     def _write_attribute(self, kind, oid, data, policy):
-        result = self._gateway.write_wait(kind, oid, 0, data, layout.ATTR_SIZE, policy)
+        result = self._gateway.write_wait(
+            kind, oid, 0, data, layout.ATTR_SIZE, policy, self.leading())
         if result != Result.SUCCESS:
-            raise Failure(Result.EIO)
+            raise Failure(result)
 
     def _remove_attributes(self, name):
         """The last VDI of a name is gone, so are its attributes."""
@@ -392,7 +407,8 @@ class VdiService:
         for oid in found:
             result, data = self._gateway.read(oid, 0, layout.ATTR_SIZE, policy)
             if result == Result.SUCCESS and VdiAttr.unpack(data).name in (name, ""):
-                self._gateway.write(PeerOp.REMOVE, oid, 0, b"", 0, policy, _ignore)
+                self._gateway.write(PeerOp.REMOVE, oid, 0, b"", 0, policy, _ignore,
+                                    only=self.leading())
 
 
 def _attr_hash(attr: VdiAttr) -> int:

@@ -89,6 +89,13 @@ class VdiTable:
                 self._entries.pop(vid, None)
                 self._policies.pop(vid, None)
 
+    def reset(self):
+        """Forget all VDIs for good: there are none any more."""
+        with self._lock:
+            self._entries.clear()
+            self._policies.clear()
+            self._widths.clear()
+
     def widths(self):
         """Numbers of holders that some object may have."""
         view = self._state.view

@@ -5,7 +5,7 @@ Layout and offsets: :mod:`sheepstack.wire.inode_layout`.
 
 import sys
 from array import array
-from struct import Struct
+from struct import Struct, error as StructError
 from typing import NamedTuple
 
 from sheepstack.wire import inode_layout as layout
@@ -14,6 +14,13 @@ from sheepstack.wire.text import pad, unpad
 
 _HEADER = Struct("<256s256sQQQQQBBBBIIII4092x")
 _ATTR_HEADER = Struct("<256s256sQII256s")
+
+
+def _pack(struct, *values):
+    try:
+        return struct.pack(*values)
+    except StructError as error:
+        raise LocalProtocolError("cannot encode %r: %s" % (values, error)) from None
 
 
 def clock_value(seconds: int, nanoseconds: int = 0) -> int:
@@ -59,13 +66,8 @@ class InodeHeader(NamedTuple):
         return -(-self.vdi_size >> self.block_size_shift)
 
     def pack(self) -> bytes:
-        try:
-            return _HEADER.pack(
-                pad(self.name, layout.VDI_NAME_LEN), pad(self.tag, layout.VDI_TAG_LEN), *self[2:])
-        except LocalProtocolError:
-            raise
-        except Exception as error:
-            raise LocalProtocolError("cannot encode %r: %s" % (self, error)) from None
+        return _pack(_HEADER, pad(self.name, layout.VDI_NAME_LEN),
+                     pad(self.tag, layout.VDI_TAG_LEN), *self[2:])
 
     @classmethod
     def unpack(cls, buffer, offset=0) -> "InodeHeader":
@@ -89,16 +91,21 @@ class GenerationReference(NamedTuple):
     _STRUCT = Struct("<ii")
 
     def pack(self) -> bytes:
-        return self._STRUCT.pack(*self)
+        return _pack(self._STRUCT, *self)
 
     @classmethod
     def unpack(cls, buffer, offset=0) -> "GenerationReference":
+        if len(buffer) - offset < cls._STRUCT.size:
+            raise RemoteProtocolError("a generation reference is cut")
         return cls(*cls._STRUCT.unpack_from(buffer, offset))
 
 
 def pack_map(entries) -> bytes:
     """Map entries (VDI ids) as they stand in ``data_vdi_id``."""
-    values = entries if isinstance(entries, array) else array("I", entries)
+    try:
+        values = entries if isinstance(entries, array) else array("I", entries)
+    except (OverflowError, TypeError) as error:
+        raise LocalProtocolError("no VDI ids: %s" % error) from None
     if sys.byteorder == "big":
         values = array("I", values)
         values.byteswap()
@@ -135,7 +142,8 @@ class VdiAttr(NamedTuple):
 
     def pack_key(self, value_len=0) -> bytes:
         """Everything in front of the value."""
-        return _ATTR_HEADER.pack(
+        return _pack(
+            _ATTR_HEADER,
             pad(self.name, layout.VDI_NAME_LEN), pad(self.tag, layout.VDI_TAG_LEN),
             self.ctime, self.snap_id, value_len, pad(self.key, layout.ATTR_KEY_LEN))
 

@@ -41,7 +41,9 @@ class Op(enum.IntEnum):
     KILL_NODE = 0x9A
     GET_OBJ_LIST = 0xA1
     GET_EPOCH = 0xA2
+    CREATE_AND_WRITE_PEER = 0xA3
     READ_PEER = 0xA4
+    WRITE_PEER = 0xA5
     ENABLE_RECOVER = 0xA8
     DISABLE_RECOVER = 0xA9
     GET_VDI_COPIES = 0xAB

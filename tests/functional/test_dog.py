@@ -69,9 +69,11 @@ def test_format_asks_before_it_destroys(cluster):
         assert len(rows(cluster, "vdi", "list")) == 1
     ran = cluster.dog("cluster", "format", "-c", 2, input=b"yes\n")
     assert ran.text.endswith("using backend plain store\n")
-    assert cluster.dog("vdi", "list", "-r").out == b""
+    assert cluster.dog("vdi", "list", "-r") == (0, b"", "")
     assert cluster.dog("cluster", "info", "-v").lines[1] == \
         "Cluster store: plain with 2 redundancy policy"
+    cluster.dog("vdi", "create", "keep", "16M")
+    assert cluster.dog("vdi", "read", "keep", 0, 4).out == bytes(4)
 
 
 def test_format_warns_of_too_few_zones(cluster):
@@ -138,7 +140,7 @@ def test_default_redundancy_can_be_changed(cluster):
     assert (ran.status, ran.err) == (
         1, "The cluster's redundancy level is already set to 2, nothing changed.\n")
     cluster.dog("vdi", "create", "a", "16M")
-    assert rows(cluster, "vdi", "list")[0][7] == "2"
+    assert rows(cluster, "vdi", "list")[0][8] == "2"
 
 
 # -- node
@@ -443,6 +445,18 @@ def test_backup_and_restore(cluster):
     assert dog("vdi", "read", "a").out == current
 
 
+def test_a_vdi_in_use_is_not_restored(cluster):
+    cluster.dog("cluster", "format", "-l", "-c", 3, "-f")
+    cluster.dog("vdi", "create", "a", "16M")
+    cluster.dog("vdi", "snapshot", "-s", "one", "a")
+    saved = cluster.dog("vdi", "backup", "-F", "one", "-s", "one", "a").out
+    before = cluster.dog("vdi", "list", "-r").out
+    with cluster.client().open_vdi("a"):
+        ran = cluster.dog("vdi", "restore", "-s", "one", "a", input=saved, check=False)
+    assert ran.status == 1 and ran.err.startswith("VDI a is locked: ")
+    assert cluster.dog("vdi", "list", "-r").out == before
+
+
 @pytest.mark.parametrize("damage", ["garbage", "cut", "empty"])
 def test_a_damaged_backup_changes_nothing(cluster, damage):
     dog = cluster.dog
@@ -531,8 +545,7 @@ def test_nobody_there(cluster):
 
 
 def test_the_secret(make_cluster, tmp_path):
-    cluster = make_cluster(settings={
-        "auth_key": b"0123456789abcdef", "options": ["--allow-legacy", "none"]})
+    cluster = make_cluster(settings={"auth_key": b"0123456789abcdef"})
     port = cluster.sheep[0].port
     environment = {**os.environ, "SHEEPSTACK_AUTH_KEY_FILE": str(cluster.auth_key_file)}
     assert run_dog("node", "list", "-r", "-p", port, env=environment).returncode == 0
@@ -558,8 +571,7 @@ def test_a_progress_bar_on_a_terminal_and_none_in_a_pipe(cluster):
     shown = os.read(ours, 1 << 16).decode()
     os.close(ours)
     assert shown.startswith("\r  0.0 % [>")
-    assert "\r100.0 % [====" in shown and shown.endswith("] 40 MB / 40 MB\r\n".rjust(0)) or \
-        "40 MB / 40 MB" in shown
+    assert shown.rpartition("\r100.0 % [====")[2].rstrip().endswith("] 40 MB / 40 MB")
     assert cluster.dog("vdi", "create", "-P", "b", "40M").out == b""
 
 
