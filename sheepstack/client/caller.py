@@ -13,6 +13,9 @@ _monotonic = time.monotonic
 _SHORTEST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.5
 
+#: So often a lost connection is made anew without a pause.
+_QUICK_RETRIES = 3
+
 #: So often a gateway may say that it cannot serve before it is believed, by a client that it
 #: has never served.
 _UNABLE_LIMIT = 2
@@ -44,12 +47,12 @@ class Caller:
         self.timeout = timeout
         self._served = False
 
-    def perform(self, calls, guard=None):
+    def perform(self, calls, guard=None, retried=RETRIED):
         """Return when every call of the sequence has its result.
 
-        Results are for the caller to judge; those in :data:`TRANSIENT` and :data:`UNABLE` are
-        only left where trying again was of no use.  ``guard(connection)`` is called before
-        anything is sent on a connection.
+        Results are for the caller to judge; those in ``retried`` are only left where trying
+        again was of no use.  ``guard(connection, deadline)`` is called before anything is sent
+        on a connection and returns the one to be used.
 
         Raises ClusterUnreachable, AuthenticationFailed, Closed, and OutcomeUnknown for a call
         that must not be sent twice.
@@ -57,10 +60,11 @@ class Caller:
         deadline = _monotonic() + self.timeout
         pause = _SHORTEST_PAUSE
         unable = {}
+        losses = 0
         while True:
             self._attempt(calls, deadline, guard)
             again = [call for call in calls
-                     if call.error is not None or call.status in RETRIED]
+                     if call.error is not None or call.status in retried]
             if not again:
                 self._served = True
                 return
@@ -73,7 +77,8 @@ class Caller:
                         raise ClusterUnreachable(
                             "no answer within %g seconds: %s" % (self.timeout, call.error))
                 return
-            if any(call.error is None for call in rest):
+            losses += 1
+            if losses > _QUICK_RETRIES or any(call.error is None for call in rest):
                 self.pool.pause(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             for call in rest:
@@ -91,20 +96,23 @@ class Caller:
         return call
 
     def _attempt(self, calls, deadline, guard):
-        for call in calls:
-            call.deadline = deadline
-            connection = self.pool.get(deadline)
-            if not call.resendable:
-                connection = self._tested(connection, deadline)
-            if guard is not None:
-                connection = guard(connection, deadline)
-            try:
-                connection.submit(call)
-            except ConnectionLost as error:
-                call.error = error
-        for call in calls:
-            if call.connection is not None:
-                call.connection.wait(call, deadline)
+        try:
+            for call in calls:
+                call.deadline = deadline
+                connection = self.pool.get(deadline)
+                if not call.resendable:
+                    connection = self._tested(connection, deadline)
+                if guard is not None:
+                    connection = guard(connection, deadline)
+                try:
+                    connection.submit(call)
+                except ConnectionLost as error:
+                    call.error = error
+        finally:
+            # Also before an error is raised: buffers of the caller are in use.
+            for call in calls:
+                if call.connection is not None:
+                    call.connection.wait(call, deadline)
 
     def _tested(self, connection, deadline):
         """A connection on which an answer came just now.

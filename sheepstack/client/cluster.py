@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sheepstack.client import address, attributes, inventory, vdi_requests
 from sheepstack.client.call import ControlCall, object_call
-from sheepstack.client.caller import Caller
+from sheepstack.client.caller import TRANSIENT, Caller
 from sheepstack.client.errors import (
     NoSuchVdi, NotSupported, OutcomeUnknown, VdiExists, error_for)
 from sheepstack.client.live_inode import Channel, read_inode
@@ -24,7 +24,7 @@ from sheepstack.wire.admin import (
 from sheepstack.wire.header import ClusterDefaultResponse, Header, version_of
 from sheepstack.wire.inode import InodeHeader
 from sheepstack.wire.oid import vdi_oid
-from sheepstack.wire.opcodes import Flag, Op
+from sheepstack.wire.opcodes import PROTO_VER, Flag, Op
 from sheepstack.wire.results import Result
 
 _WRITE_OBJ = int(Op.WRITE_OBJ)
@@ -110,14 +110,14 @@ class Cluster:
         call = ControlCall(
             request.pack(), payload if len(payload) else None,
             resendable=request.opcode in _REPEATABLE)
-        self._caller.perform((call,))
+        self._caller.perform((call,), retried=TRANSIENT)
         if call.status:
             error = error_for(call.status, _name_of(request.opcode))
             error.header, error.payload = call.response, call.data
             raise error
         return call.response, call.data
 
-    def _ask(self, opcode, limit=0):
+    def _ask(self, opcode, limit):
         return self.execute(Header(version_of(opcode), opcode, 0, 0, 0, limit))
 
     def info(self) -> ClusterInfo:
@@ -130,7 +130,10 @@ class Cluster:
         return sorted(unpack_nodes(payload), key=lambda node: node.nid.sort_key)
 
     def defaults(self) -> ClusterDefaults:
-        response = ClusterDefaultResponse.unpack(self._ask(Op.GET_CLUSTER_DEFAULT)[0])
+        call = self._caller.control(
+            Header(PROTO_VER, Op.GET_CLUSTER_DEFAULT, 0, 0, 0, 0).pack(),
+            what="cannot read the cluster's defaults")
+        response = ClusterDefaultResponse.unpack(call.response)
         return ClusterDefaults(
             response.nr_copies, response.copy_policy, response.block_size_shift)
 
@@ -180,7 +183,7 @@ class Cluster:
         vdi_lock = VdiLock(self._caller, name, shared)
         vid = vdi_lock.acquire()
         try:
-            channel = Channel(self._caller, _TGT if shared else 0, vdi_lock.guard)
+            channel = Channel(self._caller, _TGT if shared else 0, vdi_lock)
             inode = read_inode(channel, vid, whole=shared)
             return Vdi(self._caller, self._workers, name, channel, inode, vdi_lock, False, shared)
         except BaseException:

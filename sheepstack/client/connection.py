@@ -61,6 +61,7 @@ class Connection:
         self._patience = timeout * _PATIENCE
         sock.settimeout(max(0.02, min(1.0, self._patience / 2)))
         self._inbox = Inbox(sock, self.calls, self._tick)
+        self._taken = 0
         self._gathered = []
         self._gathered_bytes = 0
         self._send_lock = threading.Lock()
@@ -155,14 +156,16 @@ class Connection:
         buffers, self._gathered = self._gathered, []
         self._gathered_bytes = 0
         if buffers and self.broken is None:
-            started = _monotonic()
+            send_all(self._sock, buffers, self._show_life, self._look_for_life)
 
-            def still_blocked():
-                if _monotonic() - max(started, self._heard) > 2 * self._patience:
-                    self.was_silent = True
-                    raise OSError("it takes nothing more")
+    def _show_life(self):
+        self._heard = _monotonic()
 
-            send_all(self._sock, buffers, still_blocked)
+    def _look_for_life(self):
+        silence = _monotonic() - self._heard
+        if silence > 2 * self._patience:
+            self.was_silent = True
+            raise OSError("no sign of life for %.1f seconds" % silence)
 
     # -- waiting
 
@@ -281,11 +284,12 @@ class Connection:
         if any(call.deadline is not None and now > call.deadline
                for call in list(self.calls.values())):
             raise OSError("no answer in time")
-        silence = now - self._heard
-        if silence > 2 * self._patience:
-            self.was_silent = True
-            raise OSError("no sign of life for %.1f seconds" % silence)
-        if silence > self._patience and (self._ping is None or self._ping.answered):
+        if self._inbox.taken != self._taken:
+            # A large answer is on its way.
+            self._taken = self._inbox.taken
+            self._heard = now
+        self._look_for_life()
+        if now - self._heard > self._patience and (self._ping is None or self._ping.answered):
             if self._send_lock.acquire(blocking=False):
                 try:
                     self._ping = ControlCall(_PING)
@@ -375,6 +379,9 @@ class Connection:
             try:
                 while self.calls and self._visits == visits:
                     self._pump()
+            except BaseException:
+                self._break(_interrupted(self.name))
+                raise
             finally:
                 self._step_down()
 

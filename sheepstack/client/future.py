@@ -1,9 +1,12 @@
 """Reads and writes that were started and end later."""
 
+import logging
 import threading
 
 from sheepstack.client.call import Call, ReadCall
 from sheepstack.client.errors import ConnectionLost
+
+log = logging.getLogger(__name__)
 
 _lock = threading.Lock()
 
@@ -80,7 +83,10 @@ class Future:
         if event is not None:
             event.set()
         for function in callbacks:
-            function(self)
+            try:
+                function(self)
+            except Exception:
+                log.exception("a callback of a future failed")
 
     def _wait_event(self, timeout):
         with _lock:

@@ -30,6 +30,8 @@ class Inbox:
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._postponed = False
+        #: Bytes received so far.
+        self.taken = 0
 
     def receive(self) -> list:
         """Wait for bytes once; the calls that are complete now, maybe none.
@@ -52,6 +54,7 @@ class Inbox:
         if not received:
             raise EOFError("the other side closed the connection")
         self._end = end + received
+        self.taken += received
         return self._parse()
 
     def _parse(self):
@@ -107,6 +110,7 @@ class Inbox:
                 if not received:
                     raise EOFError("the connection ended in the middle of an answer")
                 have += received
+                self.taken += received
         call.close_sink()
         del self._calls[ident]
         return call

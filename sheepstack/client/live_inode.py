@@ -11,7 +11,7 @@ from sheepstack.client.errors import NotSupported, error_for
 from sheepstack.client.inode_map import PAGE_BYTES, InodeMap, packed_run, page_offset
 from sheepstack.client.splitting import runs
 from sheepstack.wire import inode_layout as layout
-from sheepstack.wire.inode import InodeHeader
+from sheepstack.wire.inode import InodeHeader, unpack_map
 from sheepstack.wire.oid import vdi_oid
 from sheepstack.wire.opcodes import Op
 from sheepstack.wire.results import Result
@@ -25,23 +25,38 @@ _RUN_LIMIT = 4096
 class Channel:
     """How the requests of one open VDI are carried through.
 
-    ``guard`` as in :meth:`Caller.perform`.  ``flags`` go with every object request.
+    ``flags`` go with every object request.  ``lock``: the :class:`VdiLock`, or None.
     """
 
-    def __init__(self, caller, flags=0, guard=None):
-        self._caller = caller
-        self._guard = guard
+    def __init__(self, caller, flags=0, lock=None):
+        self.caller = caller
         self.flags = flags
+        self.lock = lock
+        self._guard = lock.guard if lock is not None else None
 
     def perform(self, calls):
-        self._caller.perform(calls, self._guard)
+        """Perform calls that are right whatever others did to the VDI."""
+        self.caller.perform(calls, self._guard)
+
+    @property
+    def takes(self):
+        return self.lock.takes if self.lock is not None else 0
+
+
+class _Outdated(Exception):
+    """Others may have had the lock since the inode was read."""
 
 
 class LiveInode:
-    """``header`` may be replaced by one with the same id.  Safe for many threads."""
+    """``header`` may be replaced by one with the same id.  Safe for many threads.
 
-    def __init__(self, channel, header, known_map):
+    ``takes``: of the lock, when the inode was read.
+    """
+
+    def __init__(self, channel, header, known_map, takes):
         self._channel = channel
+        self._lock = channel.lock
+        self._guard = self._check if channel.lock is not None else None
         self._oid = vdi_oid(header.vdi_id)
         self._loading = threading.Lock()
         self._batches = threading.Condition()
@@ -50,6 +65,26 @@ class LiveInode:
         self.header = header
         self.vid = header.vdi_id
         self.map = known_map
+        self.takes = takes
+
+    def perform(self, calls):
+        """Perform calls that are right only if the map is as it is known.
+
+        Those that were not sent because that is in doubt get INODE_INVALIDATED.
+        """
+        try:
+            self._channel.caller.perform(calls, self._guard)
+        except _Outdated:
+            for call in calls:
+                if call.status is None or call.error is not None:
+                    call.error = None
+                    call.status = Result.INODE_INVALIDATED
+
+    def _check(self, connection, deadline):
+        connection = self._lock.guard(connection, deadline)
+        if self._lock.takes != self.takes:
+            raise _Outdated
+        return connection
 
     def entry(self, index) -> int:
         """The map's entry for data object ``index``, read from the sheep where need be."""
@@ -72,6 +107,21 @@ class LiveInode:
                 if call.status:
                     raise error_for(call.status, "cannot read the map of VDI %06x" % self.vid)
                 self.map.install(page, call.data)
+
+    def refetch(self, first, last) -> int:
+        """Read the entries from ``first`` to ``last`` anew; their pages are there.
+
+        The result is SUCCESS or INODE_INVALIDATED.
+        """
+        call = ReadCall(self._oid, layout.data_vdi_id_offset(first), 4 * (last - first + 1),
+                        flags=self._channel.flags)
+        self._channel.perform((call,))
+        if not call.status:
+            for index, vid in enumerate(unpack_map(call.data), first):
+                self.map.set(index, vid)
+        elif call.status != Result.INODE_INVALIDATED:
+            raise error_for(call.status, "cannot read the map of VDI %06x" % self.vid)
+        return call.status
 
     def write_header(self, offset, data) -> int:
         """Overwrite bytes of the header of the working VDI.
@@ -140,7 +190,7 @@ class LiveInode:
             packed_run(entries, first, count), flags, copies=header.nr_copies,
             copy_policy=header.copy_policy)
             for first, count in runs(sorted(entries), _RUN_LIMIT)]
-        self._channel.perform(calls)
+        self.perform(calls)
         for call in calls:
             if call.status:
                 return call.status
@@ -165,6 +215,7 @@ def read_inode(channel, vid, whole=False) -> LiveInode:
     ``whole``: all of the map in the one read that tells a sheep that a sharer of the VDI is up
     to date.  Raises the error of the result, and NotSupported for a hyper volume.
     """
+    takes = channel.takes
     length = layout.GREF_OFFSET if whole else layout.DATA_VDI_ID_OFFSET + PAGE_BYTES
     call = ReadCall(vdi_oid(vid), 0, length, flags=channel.flags)
     channel.perform((call,))
@@ -179,4 +230,4 @@ def read_inode(channel, vid, whole=False) -> LiveInode:
         known_map.install_all(entries)
     else:
         known_map.install(0, entries)
-    return LiveInode(channel, header, known_map)
+    return LiveInode(channel, header, known_map, takes)

@@ -2,9 +2,11 @@
 
 The gateway holds it for us, so it goes when the gateway does.  Each connection of the pool
 tells by its generation whether it leads to what took the lock; where it does not, the lock
-is taken again before anything else is sent.
+is taken again before anything else is sent.  Others may have had it for a moment then, so
+what was known of the VDI counts no more: ``takes`` tells.
 """
 
+import logging
 import threading
 import time
 
@@ -17,7 +19,10 @@ from sheepstack.wire.header import Header, version_of
 from sheepstack.wire.opcodes import LockType, Op
 from sheepstack.wire.results import Result
 
+log = logging.getLogger(__name__)
+
 _PAUSE = 0.2
+_RELEASE_SECONDS = 5.0
 _NODES_ROOM = MAX_NODES * NODE_SIZE
 _STATES_ROOM = 16384 * VDI_STATE_SIZE
 
@@ -31,16 +36,21 @@ def _question(opcode, room):
 
 
 class VdiLock:
-    """``shared``: others may hold it at the same time, as sharers."""
+    """``shared``: others may hold it at the same time, as sharers.
+
+    ``generation``: of the connections that lead to it.  ``takes``: how often it was taken.
+    """
 
     def __init__(self, caller, name, shared):
         self.generation = None
+        self.takes = 0
         self._caller = caller
         self._name = name
         self._type = LockType.SHARED if shared else LockType.NORMAL
         self._mutex = threading.Lock()
         self._gateway = None
         self._vids = []
+        self._lost = False
 
     def acquire(self) -> int:
         """Take the lock; the id of the VDI that it is on.
@@ -56,10 +66,15 @@ class VdiLock:
 
     def _taken(self, call):
         vid = vdi_requests.answer_of(call).vdi_id
+        if self.generation != call.connection.generation:
+            # What was locked through another gateway is not to be released through this one.
+            self._vids = []
         if vid not in self._vids:
             self._vids.append(vid)
         self._gateway = call.connection.name
+        self.takes += 1
         self.generation = call.connection.generation
+        self._lost = False
 
     def guard(self, connection, deadline):
         """``connection``, or another one, of a gateway that holds the lock for us.
@@ -88,6 +103,8 @@ class VdiLock:
             except ConnectionLost as error:
                 call.error = error
             if call.error is not None:
+                if time.monotonic() >= deadline:
+                    raise call.error
                 return self._caller.pool.get(deadline)
             if call.status == Result.SUCCESS:
                 self._taken(call)
@@ -102,6 +119,7 @@ class VdiLock:
                     call.status, "cannot lock VDI '%s' again" % self._name)
             now = time.monotonic()
             if now + _PAUSE > deadline:
+                self._lost = call.status == Result.VDI_LOCKED
                 raise error_for(call.status, "the lock on VDI '%s' was lost with gateway %s"
                                 % (self._name, self._gateway))
             if now > turn_at and len(self._caller.pool.gateways) > 1:
@@ -133,14 +151,20 @@ class VdiLock:
             call = vdi_requests.lock(self._name, self._type)
             self._caller.perform((call,))
             if call.status:
+                self._lost = call.status == Result.VDI_LOCKED
                 raise error_for(call.status, "cannot keep the lock on VDI '%s'" % self._name)
             self._taken(call)
 
     def release(self):
-        """Let the lock go; it is not there any more where the gateway is lost."""
-        vids, self._vids = self._vids, []
-        for vid in vids:
-            try:
-                self._caller.perform((vdi_requests.release(vid, self._type),))
-            except SheepError:
-                return
+        """Let the lock go where we have it; what we lost is not ours to release."""
+        if self._lost:
+            return
+        deadline = time.monotonic() + min(self._caller.timeout, _RELEASE_SECONDS)
+        try:
+            connection = self.guard(self._caller.pool.get(deadline), deadline)
+            for vid in self._vids:
+                call = vdi_requests.release(vid, self._type)
+                connection.submit(call)
+                connection.wait(call, deadline)
+        except SheepError as error:
+            log.warning("the lock on VDI '%s' was not released: %s", self._name, error)

@@ -17,12 +17,14 @@ def rest_of(buffers, sent):
     return []
 
 
-def send_all(sock, buffers, on_tick):
+def send_all(sock, buffers, on_progress, on_tick):
     """Send a list of non-empty bytes-like buffers.
 
-    ``on_tick`` is called when ``sock`` gives up waiting (TimeoutError); it may raise to end
-    that.  Raises OSError.
+    ``on_progress`` is called each time that the peer made room for more.  ``on_tick`` is called
+    when ``sock`` gives up waiting for that (TimeoutError); it may raise to end it.  Raises
+    OSError.
     """
+    was_full = False
     while buffers:
         try:
             try:
@@ -33,5 +35,9 @@ def send_all(sock, buffers, on_tick):
                 sent = sock.send(buffers[0])
         except TimeoutError:
             on_tick()
+            was_full = True
             continue
+        if was_full:
+            on_progress()
         buffers = rest_of(buffers, sent)
+        was_full = bool(buffers)

@@ -47,7 +47,7 @@ def take_snapshot(caller, channel, name, tag, inode) -> LiveInode:
         inode.write_header(layout.TAG_OFFSET, bytes(layout.VDI_TAG_LEN))
         raise error_for(call.status, "cannot make a snapshot of VDI '%s'" % name)
     fresh = read_inode(channel, vdi_requests.answer_of(call).vdi_id)
-    return LiveInode(channel, fresh.header, inode.map)
+    return LiveInode(channel, fresh.header, inode.map, inode.takes)
 
 
 def becomes_snapshot(caller, inode) -> bool:

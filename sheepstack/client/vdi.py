@@ -43,6 +43,9 @@ _STALE = frozenset((Result.READONLY, Result.NO_OBJ, Result.INODE_INVALIDATED))
 #: Seconds in which the inode that a snapshot makes should be there.
 _APPEARANCE = 3.0
 
+#: Seconds in which an object that is missing should be there, or the map not name it any more.
+_ABSENCE = 0.3
+
 
 class Vdi:
     """Made by :meth:`Cluster.open_vdi`.  Offsets and lengths are in bytes.
@@ -112,11 +115,12 @@ class Vdi:
             return b""
         index = offset >> self._shift
         if (offset + length - 1) >> self._shift == index and self._direct:
-            vid = self._inode.entry(index)
+            inode = self._inode
+            vid = inode.entry(index)
             if not vid:
                 return bytes(length)
             call = ReadCall((vid << VDI_SPACE_SHIFT) | index, offset & self._mask, length)
-            self._channel.perform((call,))
+            inode.perform((call,))
             if not call.status:
                 return call.data
         buffer = ByteBuffer(length)
@@ -147,37 +151,53 @@ class Vdi:
             self._read_parts(parts, view)
 
     def _read_parts(self, parts, view):
-        patience = Patience(self._caller)
+        patience = _StalePatience(self._caller)
         while parts:
             inode = self._inode
             inode.load(parts[0].index, parts[-1].index)
-            calls, asked, holes = [], [], []
-            for part in parts:
-                sink = view[part.start:part.start + part.length]
-                vid = inode.entry(part.index)
-                if vid:
-                    asked.append(part)
-                    calls.append(ReadCall((vid << VDI_SPACE_SHIFT) | part.index, part.within,
-                                          part.length, sink, self._channel.flags))
-                else:
-                    holes.append(part)
-                    clear(sink)
-            if holes and self._shared:
-                # Another sharer may have filled the hole; the inode's sheep knows.
-                asked.append(None)
-                calls.append(ReadCall(vdi_oid(inode.vid), 0, 1, None, self._channel.flags))
-            if calls:
-                self._channel.perform(calls)
-            again = []
-            for part, call in zip(asked, calls):
-                if call.status in _STALE:
-                    again.extend(holes if part is None else (part,))
-                elif call.status:
-                    raise self._error(call.status, "read")
-            if again:
-                patience.lose(self._error(Result.NO_OBJ, "read"))
+            stale, again = self._look_again(inode, parts), parts
+            if not stale:
+                stale, again = self._read_round(inode, parts, view)
+            if stale:
+                patience.lose(self._error(stale, "read a part"))
                 self._refresh(inode)
-            parts = sorted(again)
+            parts = again
+
+    def _look_again(self, inode, parts):
+        """Where there are sharers: what is not the VDI's own may be by now.
+
+        Returns the result that tells that the inode is out of date, or 0.
+        """
+        if self._shared and any(inode.entry(part.index) != inode.vid for part in parts):
+            return inode.refetch(parts[0].index, parts[-1].index)
+        return 0
+
+    def _read_round(self, inode, parts, view):
+        """Read each of ``parts`` once.
+
+        Returns the result that tells that the inode is out of date, or 0, and the parts that
+        are still to be read.
+        """
+        calls, asked = [], []
+        for part in parts:
+            sink = view[part.start:part.start + part.length]
+            vid = inode.entry(part.index)
+            if vid:
+                asked.append(part)
+                calls.append(ReadCall((vid << VDI_SPACE_SHIFT) | part.index, part.within,
+                                      part.length, sink, self._channel.flags))
+            else:
+                clear(sink)
+        if calls:
+            inode.perform(calls)
+        stale, again = 0, []
+        for part, call in zip(asked, calls):
+            if call.status in _STALE:
+                stale = call.status
+                again.append(part)
+            elif call.status:
+                raise self._error(call.status, "read a part")
+        return stale, again
 
     # -- writing
 
@@ -197,7 +217,7 @@ class Vdi:
                 call = object_call(
                     _WRITE_OBJ, (inode.vid << VDI_SPACE_SHIFT) | index, offset & self._mask,
                     view, 0, 0, header.nr_copies, header.copy_policy)
-                self._channel.perform((call,))
+                inode.perform((call,))
                 if not call.status:
                     return length
             self._write(offset, view)
@@ -219,7 +239,7 @@ class Vdi:
             self._write_parts(parts, view)
 
     def _write_parts(self, parts, view):
-        patience = Patience(self._caller)
+        patience = _StalePatience(self._caller)
         while parts:
             inode = self._inode
             inode.load(parts[0].index, parts[-1].index)
@@ -227,16 +247,20 @@ class Vdi:
             if new:
                 self._rights.take(new)
             try:
+                result, failure = 0, None
                 if new:
                     inode = self._inode
-                parts, result, failure = self._write_round(inode, parts, new, view)
+                    inode.load(parts[0].index, parts[-1].index)
+                    result = self._look_again(inode, parts)
+                if not result:
+                    parts, result, failure = self._write_round(inode, parts, new, view)
             finally:
                 if new:
                     self._rights.give_back(new)
             if failure is not None:
                 raise failure
             if result:
-                patience.lose(self._error(result, "write"))
+                patience.lose(self._error(result, "write a part"))
                 self._refresh(inode)
 
     def _write_round(self, inode, parts, new, view):
@@ -263,14 +287,14 @@ class Vdi:
                 view[part.start:part.start + part.length], flags, cow_oid, header.nr_copies,
                 header.copy_policy))
             sent.append(part)
-        self._channel.perform(calls)
+        inode.perform(calls)
         stale, failure, created = 0, None, []
         for part, call in zip(sent, calls):
             if call.status in _STALE:
                 stale = call.status
                 later.append(part)
             elif call.status:
-                failure = self._error(call.status, "write")
+                failure = self._error(call.status, "write a part")
             elif inode.entry(part.index) != inode.vid:
                 created.append(part)
         if created:
@@ -310,6 +334,8 @@ class Vdi:
                     if call.status:
                         raise error_for(call.status, "cannot find VDI '%s'" % self.name)
                     vid = vdi_requests.answer_of(call).vdi_id
+                    if self._lock is not None:
+                        self._lock.follow(vid)
                 inode = read_inode(self._channel, vid, self._shared)
             except (NoSuchObject, NoSuchVdi) as error:
                 # While a snapshot is taken, the new inode may not be there yet.
@@ -322,16 +348,16 @@ class Vdi:
         if inode.vid != old.vid:
             log.info("VDI '%s' is %06x now, %06x became a snapshot", self.name, inode.vid,
                      old.vid)
-            if self._lock is not None:
-                self._lock.follow(inode.vid)
-            if inode.header.parent_vdi_id == old.vid and not self.read_only:
+            if (inode.header.parent_vdi_id == old.vid and not self.read_only
+                    and not self._shared and not vdi_requests.is_ours(call)):
                 self._rescue(old, inode)
         return inode
 
     def _rescue(self, old, inode):
         """Give ``inode`` what we wrote to ``old`` after its map had been copied.
 
-        A C sheep copies the map a good while before it refuses writes to the old inode.
+        A C sheep copies the map a good while before it refuses writes to the old VDI, and takes
+        writes to its inode even then.
         """
         ours = list(old.map.owned_by(old.vid))
         if not ours:
@@ -344,10 +370,12 @@ class Vdi:
                 self._channel.flags | _COW, (old.vid << VDI_SPACE_SHIFT) | index,
                 inode.header.nr_copies, inode.header.copy_policy)
                 for index in lost[first:first + _WINDOW]]
-            self._channel.perform(calls)
-            entries = {index: inode.vid
-                       for index, call in zip(lost[first:], calls) if not call.status}
-            result = entries and inode.write_entries(entries)
+            inode.perform(calls)
+            for call in calls:
+                if call.status:
+                    raise self._error(call.status, "keep a part")
+            entries = dict.fromkeys(lost[first:first + _WINDOW], inode.vid)
+            result = inode.write_entries(entries)
             if result:
                 raise self._error(result, "write the map")
             for index in entries:
@@ -360,8 +388,9 @@ class Vdi:
         length = self._clip(offset, length)
         index = offset >> self._shift
         if length and self._direct and (offset + length - 1) >> self._shift == index:
-            vid = self._inode.map.peek(index)
-            connection = self._ready() if vid else None
+            inode = self._inode
+            vid = inode.map.peek(index)
+            connection = self._ready(inode) if vid else None
             if connection is not None:
                 future = ReadFuture(
                     self._workers, lambda: self.pread(offset, length),
@@ -383,7 +412,7 @@ class Vdi:
         inode = self._inode
         if (length and self._direct and (offset + length - 1) >> self._shift == index
                 and inode.map.peek(index) == inode.vid):
-            connection = self._ready()
+            connection = self._ready(inode)
             if connection is not None:
                 header = inode.header
                 future = object_call(
@@ -405,11 +434,12 @@ class Vdi:
     def _rewrite(self, offset, view):
         self.pwrite(offset, view)
 
-    def _ready(self):
+    def _ready(self, inode):
         """A connection that a plain request may be sent on right now, or None."""
         connection = self._pool.lead()
-        if (connection is None
-                or self._lock is not None and self._lock.generation != connection.generation):
+        lock = self._lock
+        if connection is None or lock is not None and (
+                lock.generation != connection.generation or lock.takes != inode.takes):
             return None
         return connection
 
@@ -462,7 +492,7 @@ class Vdi:
             calls = [object_call(_REMOVE_OBJ, (inode.vid << VDI_SPACE_SHIFT) | index,
                                  flags=self._channel.flags)
                      for index in indexes[first:first + _REMOVE_WINDOW]]
-            self._channel.perform(calls)
+            inode.perform(calls)
             for index, call in zip(indexes[first:], calls):
                 # A C sheep may be faster: it removes what no map names any more.
                 if call.status not in (Result.SUCCESS, Result.NO_OBJ):
@@ -571,10 +601,11 @@ class Vdi:
             if old.became_snapshot():
                 old = self._inode = self._learn(old)
             self._inode = take_snapshot(self._caller, self._channel, self.name, tag, old)
+            if self._lock is not None:
+                self._lock.follow(self._inode.vid)
+                self._inode.takes = self._lock.takes
         finally:
             self._rights.give_back_all()
-        if self._lock is not None:
-            self._lock.follow(self._inode.vid)
         return old.vid
 
     def reload(self) -> None:
@@ -613,6 +644,21 @@ class Vdi:
 
     def __exit__(self, *exc_info):
         self.close()
+
+
+class _StalePatience:
+    """Patience with an inode that turns out to be out of date; little where an object is not
+    there, as that may be for good."""
+
+    def __init__(self, caller):
+        self._change = Patience(caller)
+        self._absence = Patience(caller, _ABSENCE)
+
+    def lose(self, error):
+        if error.result == Result.NO_OBJ:
+            self._absence.lose(error)
+        else:
+            self._change.lose(error)
 
 
 def _windows(parts, size):

@@ -81,11 +81,14 @@ class LocalCoordinator(Driver):
         for path in (self._root, self._sessions, self._map.path, self._tmp):
             os.makedirs(path, mode=0o700, exist_ok=True)
         # Anybody could have been first to take a name in /tmp.
-        default = self._root == default_directory()
-        for path in (self._root, os.path.dirname(self._root)) if default else (self._root,):
-            if os.stat(path).st_uid != os.getuid():
-                raise Unreachable("cannot use %s for coordination: %s belongs to somebody else"
-                                  % (self._root, path))
+        self._check_owner(self._root, os.getuid())
+        if self._root == default_directory():
+            self._check_owner(os.path.dirname(self._root), os.getuid(), 0)
+
+    def _check_owner(self, path, *owners):
+        if os.stat(path).st_uid not in owners:
+            raise Unreachable("cannot use %s for coordination: %s belongs to somebody else"
+                              % (self._root, path))
 
     def _sweep(self):
         """Remove what processes that died in the middle of something left behind."""

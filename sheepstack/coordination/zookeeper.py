@@ -9,8 +9,9 @@ zookeeper_names has what is kept where.  A map is kept as
 What can go wrong with a request, and with the session that kazoo may begin by itself, is the
 matter of zookeeper_requests.  Here remains:
 
-- *The answer to a change was lost.*  It is looked up whether the change was made, for which
-  every name has the session in it, and the map its random bytes; only then it is tried again.
+- *The answer to a change was lost.*  It is tried again in a way that can not do it twice, and
+  looked up whether it was made the first time, for which every name has the session in it, and
+  the map its random bytes.
 - *A watch fires only once.*  It is set by the read, so nothing changes unseen between the two;
   and each look at things reads all of them again.
 - *kazoo's threads must not wait.*  Its callbacks set an event, and threads of our own do the
@@ -213,8 +214,8 @@ class ZooKeeperCoordinator(Driver):
 
     def _find_own(self):
         """The member's znode of this session, after an answer that was lost."""
-        own = [place.znode for place in _places(self._children(self._names.members))
-               if place.session == self._id]
+        [listing] = self._requests.look_at_turn(self._requests.children(self._names.members))
+        own = [place.znode for place in _places(listing) if place.session == self._id]
         self._own = own[0] if own else None
 
     def _make_member(self, transaction):
@@ -239,7 +240,7 @@ class ZooKeeperCoordinator(Driver):
         """Whether the entry is there for sure."""
         try:
             if self._own is None:
-                self._own = _znode(self._requests.change(self._make_member)[-1])
+                self._own = _znode(self._requests.change(self._make_member, turn=True)[-1])
             else:
                 self._requests.change(self._replace_entry)
             return True
@@ -251,7 +252,7 @@ class ZooKeeperCoordinator(Driver):
             with self._leaving_place():
                 while self._own is not None:
                     try:
-                        self._requests.change(self._delete_member)
+                        self._requests.change(self._delete_member, turn=True)
                         self._own = None
                     except (Unsure, Rejected):
                         self._find_own()
@@ -264,7 +265,7 @@ class ZooKeeperCoordinator(Driver):
                 while old is not None and self._own == old:
                     try:
                         self._own = _znode(self._requests.change(
-                            self._delete_member, self._make_member)[-1])
+                            self._delete_member, self._make_member, turn=True)[-1])
                     except (Unsure, Rejected):
                         self._find_own()
             self._look()
@@ -315,23 +316,25 @@ class ZooKeeperCoordinator(Driver):
             else:
                 transaction.create(record, stored)
 
+        def mine():
+            # It is still there, or it was the last of its epoch.  Otherwise it does not matter
+            # any more whether it was there for a moment.
+            return token in (self._read_stored(path)[0] for path in (self._names.map, record))
+
         # A guess; wrong, it costs one more attempt.
         has_record = False
+        unsure = False
         while True:
             try:
                 result, _ = self._requests.change(put_map, put_record)
                 return 0 if version < 0 else result.version
             except Rejected as rejected:
                 if rejected.index == 0:
-                    return None
+                    return version + 1 if unsure and mine() else None
                 has_record = not has_record
             except Unsure:
-                if self._read_stored(self._names.map)[2] != version:
-                    # Made by us, if it is there, or if it was the last of its epoch; otherwise
-                    # it does not matter any more whether it was there for a moment.
-                    mine = token in (self._read_stored(path)[0]
-                                     for path in (self._names.map, record))
-                    return version + 1 if mine else None
+                # Again: if it was made it is rejected then, and not by a server that is behind.
+                unsure = True
 
     def history(self, epoch):
         return self._read_stored(self._names.record(epoch))[1]

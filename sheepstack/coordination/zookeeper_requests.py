@@ -1,9 +1,9 @@
 """Requests to ZooKeeper on behalf of one session, and of no other.
 
 - *The answer to a change was lost.*  The change was made or not: :class:`Unsure`.  By the time
-  that is raised there is a connection again, and requests of the old one can not be carried
-  out any more: ZooKeeper closes it, or refuses what comes through it, before it lets the
-  session move.  So the caller can look what became of it.
+  that is raised there is a connection again, and the caller can look what became of it.  What
+  it sees may yet be old: a leader that was deposed, and has not noticed, answers a sync too.
+  So a change that must not be made twice takes a turn, see :meth:`Requests.change`.
 - *The session expired, and kazoo began another one by itself.*  A change that slips into that
   one is refused, because each is a transaction that checks the fence: a znode which goes with
   the session that the change was meant for.
@@ -13,17 +13,20 @@
 
 import contextlib
 import threading
+import time
 
 from kazoo.exceptions import (BadVersionError, ConnectionLoss, KazooException, NodeExistsError,
-                              NoNodeError, OperationTimeoutError, RequestTimeoutError,
-                              RolledBackError, RuntimeInconsistency, SessionExpiredError,
-                              SessionMovedError, ThrottledOpError)
+                              NoNodeError, OperationTimeoutError, RolledBackError,
+                              RuntimeInconsistency, SessionExpiredError, SessionMovedError)
 
 from sheepstack.coordination.errors import CoordinationError
 
 #: Seconds between two looks at whether the session for which an answer is awaited still lives.
 _GLANCE = 0.2
-#: Seconds before another attempt where the service asked for less haste.
+#: ZooKeeper's RequestTimeout and ThrottledOp, for which older versions of kazoo have no name:
+#: the service asks for less haste.
+_HASTE = (-122, -127)
+#: Seconds before another attempt then.
 _BREATH = 0.05
 
 
@@ -34,7 +37,8 @@ class Unsure(Exception):
 class Rejected(Exception):
     """The operation number ``index`` of a transaction failed, and so nothing was done.
 
-    ``error`` is NoNodeError, NodeExistsError or BadVersionError.
+    ``error`` is NoNodeError, NodeExistsError or BadVersionError.  Number -1: an earlier change
+    had this turn.
     """
 
     def __init__(self, index, error):
@@ -54,6 +58,9 @@ class Requests:
         self._lose = lose
         #: To be set as long as there is a connection.
         self.connected = threading.Event()
+        self._fence = None
+        #: How many changes took a turn: the data version of the fence.
+        self._turn = 0
 
     # Each begins a request, or returns a function that does.
 
@@ -106,13 +113,20 @@ class Requests:
             if self.read(self.exists(path))[0]:
                 return
 
-    def change(self, *operations):
+    def change(self, *operations, turn: bool = False):
         """List of the results of operations that are carried out together or not at all.
 
         Each is a function that adds to kazoo's transaction.  Raises Rejected, Unsure.
+
+        With ``turn`` it is counted: should it be made late, it is the next one with a turn that
+        is rejected.  To be called by one thread at a time.  After Unsure and Rejected call
+        :meth:`look_at_turn`.
         """
         transaction = self._client.transaction()
-        transaction.check(self._fence, -1)
+        if turn:
+            transaction.set_data(self._fence, b"", self._turn)
+        else:
+            transaction.check(self._fence, -1)
         for operation in operations:
             operation(transaction)
         [answer] = self._answers([transaction.commit_async])
@@ -120,13 +134,26 @@ class Requests:
         for index, result in enumerate(results):
             if (isinstance(result, Exception)
                     and not isinstance(result, (RolledBackError, RuntimeInconsistency))):
-                if index == 0:
+                if index == 0 and isinstance(result, NoNodeError):
                     self._lose()
                     self._check()
                 if not isinstance(result, (NoNodeError, NodeExistsError, BadVersionError)):
                     raise self._refused(result)
                 raise Rejected(index - 1, result)
+        if turn:
+            self._turn = results[0].version
         return results[1:]
+
+    def look_at_turn(self, *requests):
+        """Results of reads, which see at least what was done when the last turn was taken."""
+        # In this order: were the turn read last, it might count a change that was not seen.
+        fence, *results = self.read(self.sync(self._fence), self.exists(self._fence),
+                                    *requests)[1:]
+        if fence is None:
+            self._lose()
+            self._check()
+        self._turn = fence.version
+        return results
 
     def _answers(self, requests):
         self._check()
@@ -147,15 +174,16 @@ class Requests:
             while not self.connected.wait(_GLANCE):
                 self._check()
             raise Unsure from error
-        except (RequestTimeoutError, ThrottledOpError) as error:
-            threading.Event().wait(_BREATH)
-            raise Unsure from error
         except SessionExpiredError as error:
             self._lose()
             self._check()
             raise Unsure from error
         except KazooException as error:
-            raise self._refused(error) from error
+            if getattr(error, "code", None) not in _HASTE:
+                raise self._refused(error) from error
+            # There is nothing to wait for but time.
+            time.sleep(_BREATH)
+            raise Unsure from error
 
     def _refused(self, error):
         return CoordinationError("%s refused: %s"

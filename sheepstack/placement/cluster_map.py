@@ -59,7 +59,9 @@ class ClusterMap(NamedTuple):
     ``settled`` becomes true once all nodes have left the revision before.
     ``changed`` is the time of the last membership change in seconds since 1970.
     ``last_settled`` is the newest revision before this one that settled: a node that was part
-    of it, or of a later one, has missed no write.  ``forced`` is the revision at which an
+    of it, or of a later one, has missed no write.  ``last_complete`` is the newest revision at
+    which every node had all it should: an object that is neither there nor in what was set
+    aside since does not exist.  ``forced`` is the revision at which an
     operator told the cluster to go on without nodes that may know more.  ``replaces`` is the
     UUID of the cluster that was formatted anew into this one.
     """
@@ -77,6 +79,7 @@ class ClusterMap(NamedTuple):
     recovery_enabled: bool = True
     changed: int = 0
     last_settled: int = 0
+    last_complete: int = 0
     forced: int = 0
     replaces: str = ""
 

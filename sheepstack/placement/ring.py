@@ -75,6 +75,11 @@ class Ring:
         """Hashes of all v-nodes in order; between two of them placement is the same."""
         return self._hashes
 
+    def all_holders(self, copies: int):
+        """Iterate over sets of keys of nodes: the holders in each place of the ring."""
+        for position in range(len(self._hashes)):
+            yield {self.nodes[index].key for index in self._walk(position, copies)}
+
     def holders_at(self, hval: int, copies: int) -> Tuple[str, ...]:
         """Names of the nodes that hold what hashes to ``hval``."""
         chosen = self._walk(bisect_left(self._hashes, hval), copies)

@@ -69,6 +69,9 @@ def next_map(current: ClusterMap, members: Iterable[Member], now: int) -> Option
     if not current.settled and all(
             running[node.incarnation].acked >= current.revision for node in in_map):
         return current._replace(settled=True)
+    if current.settled and current.last_complete < current.revision and all(
+            running[node.incarnation].recovered >= current.revision for node in in_map):
+        return current._replace(last_complete=current.revision)
     return None
 
 

@@ -44,12 +44,14 @@ class Connection:
     """A channel, see :mod:`sheepstack.sheep.receiver`.
 
     ``dispatch(fields, header, payload, connection, batch)`` handles a request and calls
-    :meth:`answer` once for it, from any thread.  ``closed()`` is called at the end.
+    :meth:`answer` once for it, from any thread.  ``closed()`` is called at the end.  ``gone``
+    is true once nobody waits for answers here any more; what was not begun need not be.
     """
 
     def __init__(self, sock, source, dispatch, admission, blocking, closed):
         self._sock = sock
         self.source = source
+        self.gone = False
         self._dispatch = dispatch
         self._admission = admission
         self._trusted = admission.allowed(source)
@@ -67,7 +69,7 @@ class Connection:
     def step(self, batch) -> bool:
         """Handle the requests that have arrived."""
         messages = self._inlet.receive()
-        if messages is None:
+        if messages is None or self.gone:
             return False
         with self._counting:
             self._in_flight += len(messages)
@@ -99,6 +101,7 @@ class Connection:
 
     def ended(self, error):
         """The other side went away, or said what no correct program says."""
+        self.gone = True
         explain(error, self.source or "local")
         self._outlet.close()
         self._sock.close()

@@ -82,6 +82,7 @@ class Sheep:
         self._membership = membership = Membership(
             options, state, store, self._identity, self._epochs, replica, gateway, table,
             recovery, service, self._receiver, self.fail)
+        membership.on_leaving = self._drop_connections
         state.behind = membership.look_again
         stats = Stats()
         vdis = VdiRequests(state, service, membership)
@@ -108,6 +109,10 @@ class Sheep:
         data = self._epochs.get(epoch) if epoch else None
         if data is not None:
             recovery.resume(Ring.of(ClusterMap.from_bytes(data)))
+
+    def _drop_connections(self):
+        for listener in self._listeners:
+            listener.drop_connections()
 
     def _ask_leader(self, question):
         """The leader's answer to a call; asks until there is one."""

@@ -43,11 +43,13 @@ class Write:
     ``size`` is that of the object for CREATE and the length for DISCARD.  ``roll`` is the
     range of an orphaned write that this one ends.  ``only``: end with OLD_NODE_VER rather than
     try again at another revision than this one.  ``entry``: what the VDI table said when a
-    client's write was admitted; where it says something else now, the end is AGAIN.
+    client's write was admitted; where it says something else now, and no holder was asked yet,
+    the end is AGAIN.  ``first`` is the revision at which it was sent first, 0 before that;
+    ``stay`` the one of our stays in the map in which it began.
     """
 
     __slots__ = ("kind", "oid", "offset", "data", "size", "policy", "finish", "roll", "stamp",
-                 "stamps", "revision", "holders", "not_before", "only", "entry")
+                 "stamps", "revision", "holders", "not_before", "only", "entry", "first", "stay")
 
     def __init__(self, kind, oid, offset, data, size, policy, finish, roll=None, only=None,
                  entry=None):
@@ -63,6 +65,8 @@ class Write:
         self.entry = entry
         self.stamp = 0
         self.stamps = []
+        self.first = 0
+        self.stay = 0
         self.revision = 0
         self.not_before = 0.0
 
@@ -97,6 +101,24 @@ class Gateway:
         self.issued = 0
         self._parked = collections.deque()
         self._recovery = recovery
+        self._stay = 0
+
+    def leave(self):
+        """We are out of the map.  What we had sent is ended by those who got it.
+
+        Sent again when we are back it might undo what others wrote meanwhile.
+        """
+        self._stay += 1
+
+    def owes(self, revision) -> bool:
+        """True while a write that an earlier revision left undone is still to be sent again.
+
+        It may have been read there by now, so it must be everywhere before anything that is
+        later.  Removals wait for more than that; nobody reads what is removed.
+        """
+        with self._issue:
+            writes = list(self._outstanding.values())
+        return any(write.first < revision and write.kind != _REMOVE for write in writes)
 
     # -- writes --------------------------------------------------------------------------
 
@@ -137,6 +159,11 @@ class Gateway:
         if write.only is not None and view.revision != write.only:
             self._end(write, Result.OLD_NODE_VER, batch)
             return
+        if not write.first:
+            write.stay = self._stay
+        elif write.stay != self._stay and write.roll is None:
+            self._end(write, Result.AGAIN, batch)
+            return
         if not view.serving or not self._state.lease_valid():
             self._park(write)
             return
@@ -175,7 +202,9 @@ class Gateway:
                 self._outstanding[counter] = write
             write.stamp = make_stamp(counter, view.index)
         write.stamps.append(write.stamp)
-        if write.entry is not None and self._table.find(
+        admitted = write.first
+        write.first = admitted or view.revision
+        if write.entry is not None and not admitted and self._table.find(
                 (write.oid >> 32) & 0xFFFFFF) is not write.entry:
             # Looked at now that the write is registered: whoever changed the entry either
             # sees the write and waits for its end, or is seen here.
@@ -273,6 +302,9 @@ class Gateway:
             except NotHere:
                 if self._recovery.has_no_room(oid):
                     done(Result.NO_SPACE, 0)
+                    return
+                if self._state.stopping.is_set():
+                    done(Result.NETWORK_ERROR, 0)
                     return
                 self._state.wait_view(revision, 0.05)
 

@@ -24,7 +24,7 @@ class Listener:
         self._dispatch = dispatch
         self._admission = admission
         self._stopping = False
-        self._open = set()
+        self._open = {}
         self._lock = threading.Lock()
 
     def start(self):
@@ -34,9 +34,14 @@ class Listener:
         self._stopping = True
         _shut(self._sock)
         self._sock.close()
+        self.drop_connections()
+
+    def drop_connections(self):
+        """End all connections there are; what came on them is not answered any more."""
         with self._lock:
-            connections = list(self._open)
-        for sock in connections:
+            connections = dict(self._open)
+        for sock, connection in connections.items():
+            connection.gone = True
             _shut(sock)
 
     def _accept(self):
@@ -58,13 +63,15 @@ class Listener:
                     log.warning("more than %d connections: refused", _MAX_CONNECTIONS)
                     sock.close()
                     continue
-                self._open.add(sock)
             source = None if self._sock.family == socket.AF_UNIX else address[0]
+            connection = Connection(
+                sock, source, self._dispatch, self._admission, self._receiver.blocking,
+                partial(self._forget, sock))
+            with self._lock:
+                self._open[sock] = connection
             try:
                 tune(sock)
-                self._receiver.serve(sock, Connection(
-                    sock, source, self._dispatch, self._admission, self._receiver.blocking,
-                    partial(self._forget, sock)))
+                self._receiver.serve(sock, connection)
             except OSError as error:
                 log.debug("%s: %s", source, error)
                 self._forget(sock)
@@ -72,7 +79,7 @@ class Listener:
 
     def _forget(self, sock):
         with self._lock:
-            self._open.discard(sock)
+            self._open.pop(sock, None)
 
 
 def _shut(sock):

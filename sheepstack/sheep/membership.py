@@ -19,6 +19,7 @@ from sheepstack.placement.ring import Ring, changed_arcs, merged
 from sheepstack.placement.succession import Member
 from sheepstack.sheep.peer_link import PeerLink
 from sheepstack.sheep.view import View
+from sheepstack.sheep.vdi_service import Failure
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
 from sheepstack.store.errors import NoSpace
 from sheepstack.wire.inode import InodeHeader
@@ -47,6 +48,7 @@ class Membership:
         self._replica = replica
         self._gateway = gateway
         self._table = table
+        self.on_leaving = None
         self._recovery = recovery
         self._service = service
         self._receiver = receiver
@@ -414,6 +416,10 @@ class Membership:
         self._replica.leave()
         self._acked = self._rolled = self._recovered = 0
         self._state.set_view(View(map=view.map))
+        self._gateway.leave()
+        # A client may long have gone to another gateway, and have written there what the
+        # requests that it sent here, perhaps still unread, would overwrite.
+        self.on_leaving()
         self._service.abdicate()
         for link in self._links.values():
             link.close()
@@ -422,7 +428,8 @@ class Membership:
     # -- ending what was left, recovering --------------------------------------------------
 
     def _recover(self):
-        done = purged = 0
+        done = learned = purged = 0
+        complete = False
         while not self._state.stopping.is_set():
             self._work.wait(_TICK_SECONDS)
             self._work.clear()
@@ -439,8 +446,10 @@ class Membership:
                     self._wake.set()
                 if done != view.revision and view.map.recovery_enabled:
                     complete = self._recovery.run(view)
-                    self._learn_policies(view)
                     done = view.revision
+                if done == view.revision != learned:
+                    self._learn_policies(view)
+                    learned = view.revision
                     if complete:
                         self._recovered = view.revision
                     self._wake.set()
@@ -456,15 +465,37 @@ class Membership:
 
     def _learn_policies(self, view):
         """Know the policies of all VDIs, so as to know at the next map what belongs where."""
-        inodes = self._service.inodes() if view.leader == view.index else None
-        if inodes is None:
-            answer = self._state.call_node(view.leader, {"call": "all_inodes"})
-            inodes = [InodeHeader(*fields) for fields in answer or ()]
-        for inode in inodes:
+        answered = threading.Event()
+        inodes = []
+
+        def ask():
+            try:
+                inodes.append(self._ask_for_inodes(view))
+            except Failure as failure:
+                log.info("the leader does not tell of its VDIs: result %s", failure.result)
+            finally:
+                answered.set()
+
+        threading.Thread(target=ask, daemon=True, name="inodes").start()
+        # The leader may be waiting for what only this thread ends, once the map has changed.
+        while not answered.wait(0.05):
+            if self._state.view.revision != view.revision or self._state.stopping.is_set():
+                raise Failure(Result.AGAIN)
+        if not inodes:
+            raise Failure(Result.AGAIN)
+        for inode in inodes[0]:
             try:
                 self._table.remember(inode.vdi_id, entry_of(inode).policy)
             except UnknownVdi:
                 pass
+
+    def _ask_for_inodes(self, view):
+        if view.leader == view.index:
+            return self._service.inodes()
+        answer = self._state.call_node(view.leader, {"call": "all_inodes"})
+        if answer is None:
+            raise Failure(Result.AGAIN)
+        return [InodeHeader(*fields) for fields in answer]
 
     def _end_orphans(self, view):
         """Write again what lost coordinators may have left undone; True when none is left."""
@@ -473,7 +504,7 @@ class Membership:
             policy = self._table.remembered_policy(oid, view.map) or view.map.copies
             self._gateway.roll(oid, start, end, policy)
         end = time.monotonic() + self._state.patience
-        while self._replica.orphans():
+        while self._replica.orphans() or self._gateway.owes(view.revision):
             if self._state.view.revision != view.revision or time.monotonic() > end:
                 return False
             self._replica.wait_change(0.05)

@@ -135,7 +135,7 @@ class ObjectService:
         """For a VDI that is not in the table, a frozen one, or a map that is not open."""
         while True:
             view = self._state.wait_open()
-            if view is None:
+            if view is None or reply.is_pointless():
                 reply(Result.SHUTDOWN, None)
                 return
             try:
@@ -256,6 +256,10 @@ class _Reply:
         header = RESULT_RESPONSE.pack(PROTO_VER, self._opcode, 0, self._view.epoch, self._ident,
                                       0, result)
         self._connection.answer((header,), batch, self._weight)
+
+    def is_pointless(self) -> bool:
+        """True where nobody waits for the answer any more."""
+        return self._connection.gone
 
     def data(self, data, offset, copies, batch):
         header = OBJ_RESPONSE.pack(PROTO_VER, self._opcode, 0, self._view.epoch, self._ident,

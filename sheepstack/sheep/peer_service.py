@@ -7,6 +7,7 @@ import logging
 from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.sheep.connection import weight_of
 from sheepstack.sheep.replica import NotHere, Unsettled, result_of
+from sheepstack.sheep.vdi_service import Failure
 from sheepstack.sheep.vdi_table import UnknownVdi
 from sheepstack.store.errors import NoObject, StoreError
 from sheepstack.wire import oid as oids
@@ -33,8 +34,9 @@ class PeerService:
     """Dispatches requests that :mod:`sheepstack.wire.peer` describes.
 
     ``workers`` run what may wait for other sheep, ``callers`` what never does, ``leaders`` what
-    waits for the leader, who waits for workers: so those who wait always get their answers.  ``forward(header, payload, reply)`` carries out a client's
-    request that another sheep passed on.
+    waits for the leader, who waits for workers: so those who wait always get their answers.
+    ``forward(header, payload, reply)`` carries out a client's request that another sheep passed
+    on.
     """
 
     def __init__(self, state, store, replica, gateway, recovery, table, workers, callers, leaders,
@@ -176,6 +178,9 @@ class PeerService:
     def _answer_call(self, question, reply):
         try:
             data = json.dumps({"answer": self.answer(question)}).encode()
+        except Failure as failure:
+            reply(failure.result)
+            return
         except Exception:
             log.exception("call %r", question)
             reply(Result.SYSTEM_ERROR)

@@ -62,6 +62,7 @@ class Reclaim:
     def _pass(self):
         with self._service.lock:
             catalogue = self._service.catalogue()
+            revision = self._service.leading()
             deleted = {inode.vdi_id: inode for inode in catalogue.deleted()}
             if not deleted:
                 return
@@ -73,7 +74,7 @@ class Reclaim:
         for vid, inode in deleted.items():
             garbage = [oid for oid in existing[vid]
                        if not (oids.is_data(oid) and oids.index_of(oid) in used[vid])]
-            self._remove_all(inode, garbage)
+            self._remove_all(inode, garbage, revision)
             if not used[vid] and len(garbage) == len(existing[vid]):
                 self._free(vid)
 
@@ -89,7 +90,7 @@ class Reclaim:
                     used[vid].add(index)
         return used
 
-    def _remove_all(self, inode, garbage):
+    def _remove_all(self, inode, garbage, revision):
         try:
             policy = entry_of(inode).policy
         except UnknownVdi:
@@ -102,7 +103,8 @@ class Reclaim:
                     oid = next(queue, None)
                 if oid is None:
                     return
-                result = self._gateway.write_wait(PeerOp.REMOVE, oid, 0, b"", 0, policy)
+                result = self._gateway.write_wait(
+                    PeerOp.REMOVE, oid, 0, b"", 0, policy, revision)
                 if result not in (Result.SUCCESS, Result.NO_OBJ):
                     failed.append(result)
 

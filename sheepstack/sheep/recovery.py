@@ -23,10 +23,13 @@ import time
 
 from sheepstack.coordination.errors import CoordinationError
 from sheepstack.placement.ring import RING_SIZE, changed_arcs, merged
+from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
 from sheepstack.store.errors import NoObject, NoSpace, StoreError
 from sheepstack.wire import oid as oids
 from sheepstack.wire import peer
 from sheepstack.wire.hashing import oid_hash
+from sheepstack.wire.inode import InodeHeader
+from sheepstack.wire.inode_layout import INODE_HEADER_SIZE
 from sheepstack.wire.peer import PeerFlag, PeerOp
 from sheepstack.wire.results import Result
 
@@ -144,6 +147,9 @@ class Recovery:
         if not view.serving:
             return False
         try:
+            if not oids.is_vdi(oid):
+                # Before a lock is held: it may have to bring the inode here.
+                self._table.policy_of(oid)
             return self._bring(view, oid)
         except Changed:
             return False
@@ -225,10 +231,15 @@ class Recovery:
 
     def _resolve(self, view, oid):
         """Find out from all members what became of an object, and fetch it."""
-        policy = self._table.policy_if_known(oid)
         answers = self._ask_all(view, [oid])
         states = {node: answer[0] for node, answer in answers.items()}
         current = [node for node, state in states.items() if state[0] is not None]
+        policy = self._table.policy_if_known(oid) or self._policy_of_inode(view, oid, current)
+        if policy and view.index not in view.ring.holders(oid, policy.width):
+            # Asked by somebody who took it for an object of more copies.
+            self._lost.discard(oid)
+            self._absent.add(oid)
+            return True
         order = list(view.ring.holders(oid, policy.width)) if policy else []
         rank = {node: position for position, node in enumerate(order)}
         current.sort(key=lambda node: (rank.get(node, len(rank)), node))
@@ -250,6 +261,25 @@ class Recovery:
             self._replica.install(oid, lambda: self._store.promote(oid, best))
             return True
         return self._fetch(view, oid, source, best)
+
+    def _policy_of_inode(self, view, oid, current):
+        """What an inode says of its VDI; None where it cannot be asked."""
+        if not oids.is_vdi(oid):
+            return None
+        for node in current:
+            if node == view.index:
+                continue
+            answer = view.links[node].call(
+                PeerOp.READ, view.revision, self._state.patience, oid=oid, offset=0,
+                length=INODE_HEADER_SIZE, flags=PeerFlag.UNSETTLED)
+            if answer.result == Result.SUCCESS and len(answer.payload) == INODE_HEADER_SIZE:
+                try:
+                    policy = entry_of(InodeHeader.unpack(answer.payload)).policy
+                except UnknownVdi:
+                    return None
+                self._table.remember(oids.vid_of(oid), policy)
+                return policy
+        return None
 
     def _fetch_current(self, view, oid, sources, states):
         for source in sources:

@@ -130,6 +130,7 @@ class Replica:
                 pass
         for oid, entry in list(self._entries.items()):
             with self._lock_of(oid):
+                self._prune(entry)
                 entry.orphans += [(start, end) for _, start, end in entry.pending]
                 entry.pending = []
         self._watermarks = {}

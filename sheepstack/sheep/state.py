@@ -58,16 +58,16 @@ class ClusterState:
     def wait_view(self, revision, timeout):
         """Wait until the view has another revision than this, or the time is over."""
         with self._changed:
-            if self.view.revision == revision and not self.stopping.is_set():
+            if self.view.revision == revision:
                 self._changed.wait(max(timeout, 0.001))
 
     def _wait_until(self, condition):
         with self._changed:
-            while not condition(self.view):
-                if self.stopping.is_set():
-                    return None
+            while not self.stopping.is_set():
+                if condition(self.view):
+                    return self.view
                 self._changed.wait(0.5)
-            return self.view
+            return None
 
     def wait_serving(self):
         """The view once it serves; None when the daemon stops first."""
@@ -146,9 +146,9 @@ class ClusterState:
     def call_node(self, node, question, timeout=None):
         """Ask the node at this position of the map; None when there is no answer."""
         view = self.view
-        if node == view.index:
+        if node == view.index >= 0:
             return self.answer_call(question)
-        if node >= len(view.links) or view.links[node] is None:
+        if not 0 <= node < len(view.links) or view.links[node] is None:
             return None
         payload = json.dumps(question).encode()
         answer = view.links[node].call(

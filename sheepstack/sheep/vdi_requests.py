@@ -80,6 +80,7 @@ class VdiRequests:
 
     def _by_leader(self, header, payload, ctime):
         """Carry out here or at the leader; tried again until one of them has done it."""
+        perhaps_done = False
         while True:
             view = self._state.wait_open()
             if view is None:
@@ -91,8 +92,15 @@ class VdiRequests:
             else:
                 response = None
             if response is not None:
-                if Response.unpack(response).result not in _TRY_AGAIN:
+                common = Header.unpack(header)
+                result = Response.unpack(response).result
+                if (perhaps_done and common.opcode == Op.DEL_VDI
+                        and result in (Result.NO_VDI, Result.NO_TAG)):
+                    # It is we who have deleted it.
+                    return self._plain(common, Result.SUCCESS)
+                if result not in _TRY_AGAIN:
                     return response, data
+                perhaps_done = True
             self._state.wait_view(view.revision, 0.05)
 
     def _ask(self, view, header, payload, ctime):
@@ -100,6 +108,8 @@ class VdiRequests:
             PeerOp.FORWARD, view.revision, self._state.patience, stamp=ctime,
             buffers=(header, payload) if payload else (header,),
             data_length=len(header) + len(payload))
+        if answer.result == Result.NETWORK_ERROR:
+            return self._plain(Header.unpack(header), Result.NETWORK_ERROR)
         if answer.result != Result.SUCCESS or len(answer.payload) < HEADER_SIZE:
             return None, b""
         return bytes(answer.payload[:HEADER_SIZE]), answer.payload[HEADER_SIZE:]

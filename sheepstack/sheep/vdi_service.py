@@ -80,9 +80,10 @@ class VdiService:
         headers = self._read_headers(sorted(vids))
         catalogue = Catalogue(headers)
         for inode in catalogue.unfinished():
-            log.warning("VDI %06x of '%s' was never finished: removed", inode.vdi_id, inode.name)
-            self._remove_inode(inode, revision)
-            catalogue.drop(inode.vdi_id)
+            # Not removed here: that waits for all to be complete, which may wait for us.
+            log.warning("VDI %06x of '%s' was never finished: deleted", inode.vdi_id, inode.name)
+            self._write_inode(inode, 0, bytes(layout.VDI_NAME_LEN), revision)
+            catalogue.put(inode._replace(name=""))
         log.info("leading; %d VDIs", len(catalogue))
         return catalogue
 
@@ -337,17 +338,18 @@ class VdiService:
 
     def remove(self, inode):
         """Remove the inode of a deleted VDI and free its id; the caller holds the lock."""
-        self._remove_inode(inode)
-        self._catalogue.drop(inode.vdi_id)
+        self._remove_inode(inode, self.leading())
+        # The id is free only when no gateway believes any more that its VDI is deleted.
         self._state.call_all({"call": "forget_vdi", "vid": inode.vdi_id})
+        self._catalogue.drop(inode.vdi_id)
 
-    def _remove_inode(self, inode):
+    def _remove_inode(self, inode, revision):
         try:
             policy = entry_of(inode).policy
         except UnknownVdi:
             policy = self._state.view.map.copies
         result = self._gateway.write_wait(
-            PeerOp.REMOVE, oids.vdi_oid(inode.vdi_id), 0, b"", 0, policy)
+            PeerOp.REMOVE, oids.vdi_oid(inode.vdi_id), 0, b"", 0, policy, revision)
         if result not in (Result.SUCCESS, Result.NO_OBJ):
             raise Failure(result)
 

@@ -13,8 +13,8 @@ class View(NamedTuple):
     one.  ``serving`` is true while the map is settled and this sheep is in it.  ``open``: every
     node has ended the writes that an earlier revision left, so clients are served.
     ``complete``: every node said at this revision that it holds all it should.  ``bereft``:
-    all holders of some objects are away, and perhaps of some that nobody here knows of.  ``leader`` is
-    the position of the sheep that leads, -1 where it is not in the map.
+    all holders of some objects are away, and perhaps of some that nobody here knows of.
+    ``leader`` is the position of the sheep that leads, -1 where it is not in the map.
     """
 
     map: Optional[ClusterMap] = None

@@ -106,14 +106,19 @@ class Journal:
         return oid in self._last
 
     @property
-    def crowded(self) -> bool:
-        return self._backlog > BACKLOG
+    def blocked(self) -> bool:
+        """True where a change has to call wait_for_room() first."""
+        return self._backlog > BACKLOG or self.error is not None
 
     def wait_for_room(self):
-        """Blocks while too much is queued.  Call it without any lock."""
+        """Blocks while too much is queued; returns the journal's error, or None.
+
+        Call it without any lock.
+        """
         with self._lock:
             while self._backlog > BACKLOG and self.error is None:
                 self._progress.wait()
+        return self.error
 
     def flush(self):
         """Blocks until all that was appended is durable; raises the journal's error."""

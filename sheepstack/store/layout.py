@@ -2,6 +2,8 @@
 
 ======================  =====================================================
 obj/<16 hex>            current objects (object_file.py)
+spare/                  empty; becomes obj/ when all objects are retired, so
+                        that this needs no disk space
 stale/<epoch>/<16 hex>  objects as of an earlier epoch (stale.py)
 new/                    objects that are not whole yet; emptied on opening
 journal.0, journal.1    small changes of a durable store (journal_format.py)
@@ -28,6 +30,7 @@ class Layout:
     def __init__(self, path):
         self.path = os.path.abspath(path)
         self.objects = os.path.join(self.path, "obj")
+        self.spare = os.path.join(self.path, "spare")
         self.stale = os.path.join(self.path, "stale")
         self.new = os.path.join(self.path, "new")
         self.epochs = os.path.join(self.path, "epoch")
@@ -44,6 +47,9 @@ class Layout:
             raise from_os_error(error, "cannot open %s" % self.path) from error
         try:
             self._take_lock()
+            if os.path.isdir(self.spare) and not os.path.exists(self.objects):
+                # All objects were being retired.
+                os.rename(self.spare, self.objects)
             for directory in self.objects, self.stale, self.new, self.epochs:
                 os.makedirs(directory, mode=0o700, exist_ok=True)
         except FileExistsError as error:
@@ -68,6 +74,22 @@ class Layout:
         # With a full disk the lock is as good without the number in it.
         try:
             os.pwrite(self._lock, b"%-15d\n" % os.getpid(), 0)
+        except OSError:
+            pass
+
+    def replace_objects(self):
+        """Puts an empty directory where that of the objects was; raises OSError."""
+        self.make_spare()
+        try:
+            os.rename(self.spare, self.objects)
+        except FileNotFoundError:
+            os.mkdir(self.objects, 0o700)
+        self.make_spare()
+
+    def make_spare(self):
+        """Has an empty directory ready, if there is room for one."""
+        try:
+            os.mkdir(self.spare, 0o700)
         except OSError:
             pass
 

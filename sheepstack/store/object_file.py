@@ -19,7 +19,8 @@ and the footer::
     48          12    0
     60          4     CRC-32C of the 60 bytes in front
 
-The file's length alone tells ``size``, so damage to the footer costs nothing but the stamp.
+The file's length alone tells ``size``, so a bit that flips in the footer costs nothing but
+the stamp.
 Holes of the data are holes of the table too: zeros that nobody wrote take no space.
 """
 
@@ -62,13 +63,38 @@ def pack_footer(oid: int, size: int, stamp: int) -> bytes:
 
 
 def unpack_footer(raw, oid: int, size: int):
-    """The stamp in the footer ``raw``; None where it is damaged or another object's."""
-    if len(raw) != FOOTER_SIZE or crc32c(raw[:-4]) != _CRC.unpack_from(raw, FOOTER.size)[0]:
-        return None
+    """The stamp in the footer ``raw``; None where it is damaged or another object's.
+
+    Raises Rotten where it is no footer at all, so that the file has been cut short.
+    """
     magic, version, _, its_oid, its_size, stamp = FOOTER.unpack_from(raw)
-    if (magic, version, its_oid, its_size) != (_MAGIC, _VERSION, oid, size):
-        return None
-    return int.from_bytes(stamp, "little")
+    if (crc32c(raw[:-4]) == _CRC.unpack_from(raw, FOOTER.size)[0]
+            and (magic, version, its_oid, its_size) == (_MAGIC, _VERSION, oid, size)):
+        return int.from_bytes(stamp, "little")
+    if (magic == _MAGIC) + (its_oid == oid) + (its_size == size) < 2:
+        raise Rotten(oid, [])
+    return None
+
+
+class _Descriptor:
+    """Closes a file descriptor when it is not referred to any more.
+
+    ObjectFile itself must not have a finalizer: while one runs, another thread can still
+    take a new reference from a weak one, to a file that is closed.
+    """
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd):
+        self._fd = fd
+
+    def __del__(self):
+        self.close()
+
+    def close(self):
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
 
 
 class ObjectFile:
@@ -83,10 +109,11 @@ class ObjectFile:
     """
 
     __slots__ = ("fd", "oid", "size", "blocks", "stamp", "sound", "lock", "ready", "recent",
-                 "_table", "_raw", "_table_at", "__weakref__")
+                 "_descriptor", "_table", "_raw", "_table_at", "__weakref__")
 
     def __init__(self, fd, oid, size, raw_table, stamp, sound):
         self.fd = fd
+        self._descriptor = _Descriptor(fd)
         self.oid = oid
         self.size = size
         self.blocks = (size + BLOCK_MASK) >> BLOCK_SHIFT
@@ -98,9 +125,6 @@ class ObjectFile:
         self._raw = memoryview(raw_table)
         self._table = self._raw.cast("I")
         self._table_at = size
-
-    def __del__(self):
-        os.close(self.fd)
 
     @property
     def table_bytes(self) -> int:
@@ -127,12 +151,12 @@ class ObjectFile:
             footer = bytearray(FOOTER_SIZE)
             if os.preadv(fd, [table, footer], size) != length - size:
                 raise Rotten(oid, [])
+            stamp = unpack_footer(footer, oid, size)
         except BaseException as error:
             os.close(fd)
             if isinstance(error, OSError):
                 raise from_os_error(error, "cannot read object %016x" % oid) from error
             raise
-        stamp = unpack_footer(footer, oid, size)
         return cls(fd, oid, size, table, stamp or 0, stamp is not None)
 
     @classmethod
@@ -158,6 +182,8 @@ class ObjectFile:
                 self.write(offset, data, claim)
         except BaseException as error:
             os.unlink(path)
+            # The traceback may keep this object, and the disk space of the file, for long.
+            self._descriptor.close()
             if isinstance(error, OSError):
                 raise from_os_error(error, "cannot create object %016x" % oid) from error
             raise

@@ -83,6 +83,7 @@ class ObjectStore:
     def _open(self, journal_size, reserve, opened):
         layout = self._layout
         layout.empty_new()
+        layout.make_spare()
         self.identity = Identity(layout.identity)
         opened.callback(self.identity.close)
         self.epochs = Epochs(layout.epochs)
@@ -210,8 +211,8 @@ class ObjectStore:
     def write(self, oid, offset, data, done):
         """Puts ``data`` (bytes-like) into an existing object."""
         journal = self._journal
-        if journal is not None and journal.crowded:
-            journal.wait_for_room()
+        if journal is not None and journal.blocked and self._refused(done):
+            return
         file = self._cached(oid)
         length = len(data)
         if file is not None and length:
@@ -262,20 +263,19 @@ class ObjectStore:
             if offset < 0 or offset + len(data) > size:
                 raise ValueError("object %016x has %d bytes, not %d at %d" % (
                     oid, size, len(data), offset))
-        self._wait_for_room()
-        self._core.submit(Create(oid, size, extents, stamp, reserved, done))
+        if not self._refused(done):
+            self._core.submit(Create(oid, size, extents, stamp, reserved, done))
 
     def discard(self, oid, offset, length, done):
         """Makes a range read as zeros, and frees the space of its whole blocks."""
-        self._wait_for_room()
-        if length:
-            self._core.submit(Discard(oid, offset, length, done))
-        else:
+        if not length:
             self._touch(oid, offset, done)
+        elif not self._refused(done):
+            self._core.submit(Discard(oid, offset, length, done))
 
     def remove(self, oid, done):
-        self._wait_for_room()
-        self._core.submit(Remove(oid, done))
+        if not self._refused(done):
+            self._core.submit(Remove(oid, done))
 
     def _touch(self, oid, offset, done):
         """A change of no bytes."""
@@ -286,9 +286,13 @@ class ObjectStore:
         else:
             done(None)
 
-    def _wait_for_room(self):
-        if self._journal is not None:
-            self._journal.wait_for_room()
+    def _refused(self, done):
+        """Waits for room in the journal; true, and ``done`` called, where it has failed."""
+        error = None if self._journal is None else self._journal.wait_for_room()
+        if error is None:
+            return False
+        done(error)
+        return True
 
     # Quiet objects and suspect ones
 
@@ -425,7 +429,8 @@ class ObjectStore:
             try:
                 self._stale.take_all(self._layout.objects, epoch)
             finally:
-                os.makedirs(self._layout.objects, mode=0o700, exist_ok=True)
+                if not os.path.isdir(self._layout.objects):
+                    self._layout.replace_objects()
                 core.index.clear()
                 core.index.fill(object_ids(self._layout.objects))
             for oid in oids + list(self.suspects):
@@ -470,6 +475,8 @@ class ObjectStore:
             self._stale.forget(oid, epoch)
             try:
                 os.rename(self._stale.path(oid, epoch), core.path(oid))
+            except FileNotFoundError:
+                raise NoObject(oid, epoch) from None
             except OSError as error:
                 raise from_os_error(error, "cannot promote object %016x" % oid) from error
             core.mend(oid)

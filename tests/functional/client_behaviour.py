@@ -335,11 +335,33 @@ def many_threads_share_a_vdi(client, name):
         model.check(vdi)
 
 
+def sharers_see_each_other(client, name):
+    client.create_vdi(name, 40 * MIB)
+    with client.open_vdi(name) as vdi:
+        vdi.pwrite(0, b"old")
+        vdi.snapshot("s")
+    with client.open_vdi(name, lock="shared") as mine, \
+            client.open_vdi(name, lock="shared") as yours:
+        assert yours.pread(0, 2 * OBJECT) == mine.pread(0, 2 * OBJECT) == (
+            b"old" + bytes(2 * OBJECT - 3))
+        mine.pwrite(1, b"new")
+        assert yours.pread(0, 5) == b"onew\0"
+        yours.pwrite(5, b"too")
+        mine.pwrite(OBJECT, b"mine")
+        yours.pwrite(OBJECT + 4, b"yours")
+        assert mine.pread(OBJECT, 9) == yours.pread(OBJECT, 9) == b"mineyours"
+        assert mine.pread(0, 8) == b"onew\0too"
+        mine.discard(0, OBJECT)
+        assert yours.pread(0, 8) == bytes(8)
+        yours.pwrite(2, b"x")
+        assert mine.pread(0, 4) == b"\0\0x\0"
+
+
 BEHAVIOURS = (
     bytes_come_back, snapshots_keep_what_was, a_writer_follows_the_snapshots_of_others,
     wrong_names_have_their_own_errors, attributes_are_kept, what_is_discarded_reads_as_zeros,
     sizes_change, all_can_be_allocated_before, futures_end, copies_skip_zeros, a_vdi_is_a_file,
-    many_threads_share_a_vdi)
+    sharers_see_each_other, many_threads_share_a_vdi)
 
 
 class Model:

@@ -24,6 +24,7 @@ from sheepstack.coordination import (BadSpec, CoordinationError, Event, SessionL
 from sheepstack.coordination import fenced_lock
 from sheepstack.coordination import session as session_module
 from sheepstack.coordination.spec import LocalSpec, ZooKeeperSpec, default_directory, parse
+from sheepstack.coordination.zookeeper_names import Names
 from tests.functional.coordination_puppet import ROOT, Puppet
 from tests.functional.zookeeper_server import Proxy, ZooKeeperServer, free_port
 
@@ -720,29 +721,36 @@ def test_the_local_directory_can_be_set(monkeypatch):
 # The local driver
 
 
-def hold_and_stop(root, name, target):
-    """Process that stops while it has the lock; then it commits, and tells what happened."""
+def hold_and_stop(root, name, target, before="open"):
+    """Process that stops while it has the lock, before that function of ``os`` is called the
+    next time; then it commits, and tells what happened."""
     process = subprocess.Popen(
         [sys.executable, "-c", "if True:\n"
          "    import os, signal, sys\n"
          "    from sheepstack.coordination.fenced_lock import Fenced, FencedLock\n"
-         "    root, name, target = sys.argv[1:]\n"
+         "    root, name, target, before = sys.argv[1:]\n"
+         "    function = getattr(os, before)\n"
+         "    def stop(*args, **kwargs):\n"
+         "        setattr(os, before, function)\n"
+         "        os.kill(os.getpid(), signal.SIGSTOP)\n"
+         "        return function(*args, **kwargs)\n"
          "    try:\n"
          "        with FencedLock(root, name).hold() as hold:\n"
-         "            os.kill(os.getpid(), signal.SIGSTOP)\n"
+         "            setattr(os, before, stop)\n"
          "            hold.commit(b'from the dead', target)\n"
          "        print('committed')\n"
          "    except Fenced:\n"
          "        print('fenced')\n",
-         root, name, target], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+         root, name, target, before], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
     return process
 
 
-def test_who_stops_with_the_lock_holds_up_nobody(local):
+@pytest.mark.parametrize("before", ["open", "rename"])
+def test_who_stops_with_the_lock_holds_up_nobody(local, before):
     session = local.open()
     state = os.path.join(local.root, "state")
-    process = hold_and_stop(local.root, "stopped", state)
+    process = hold_and_stop(local.root, "stopped", state, before)
     try:
         started = time.monotonic()
         assert session.acquire("a", b"")
@@ -1033,12 +1041,29 @@ def test_a_change_in_the_wrong_session_is_refused(zookeeper, zk, cluster_id):
     assert session.replace_map(b"map", -1, 1) == 0
     # As if kazoo were in a session that it began by itself.
     with zookeeper.client() as client:
-        client.delete("/sheepstack/%s/sessions/%s" % (cluster_id, session.session_id))
+        client.delete(Names(cluster_id).fence(session.session_id))
     with pytest.raises(SessionLost):
         session.replace_map(b"new", 0, 2)
     assert session.state is LOST
     assert watcher.read_map() == (b"map", 0) and watcher.epochs() == [1]
     eventually(lambda: watcher.members() == {})
+
+
+def test_a_change_that_is_made_late_is_not_made_twice(zookeeper, zk, cluster_id):
+    session, watcher = zk.open(), zk.open()
+    names = Names(cluster_id)
+    with zookeeper.client() as client:
+        # As if a first attempt were carried out after it was looked for in vain.
+        client.create(names.new_member(session.session_id), b"late", sequence=True)
+        client.set(names.fence(session.session_id), b"")
+        session.publish(b"entry")
+        assert watcher.members() == {session.session_id: b"entry"}
+        assert len(client.get_children(names.members)) == 1
+    eventually(session.is_leader)
+    watcher.publish(b"watcher")
+    session.resign()
+    eventually(watcher.is_leader)
+    assert list(watcher.members().values()) == [b"watcher", b"entry"]
 
 
 def test_a_restart_of_zookeeper_is_survived(cluster_id):
@@ -1196,6 +1221,21 @@ def test_a_service_that_falls_silent_while_opened_is_named_in_time(zookeeper, cl
             coordinator.open(print)
         assert connected.is_set()
         assert time.monotonic() - started < 4.0
+
+
+def test_a_lost_greeting_does_not_cost_the_session(proxied):
+    zk, proxy = proxied
+    session = zk.open(zk.proxied_spec, timeout=3 * TIMEOUT)
+    session.publish(b"here")
+    # The number of the session is in what a client sends first.
+    proxy.mute(bytes.fromhex(session.session_id))
+    proxy.drop()
+    eventually(lambda: proxy.lost)
+    # What comes from now on arrives, but this connection waits for what was lost.
+    proxy.heal()
+    assert session.state is SUSPENDED
+    eventually(lambda: session.state is CONNECTED)
+    assert list(session.members()) == [session.session_id]
 
 
 def test_a_silent_server_does_not_cost_the_session(zookeeper, cluster_id):

@@ -1,7 +1,10 @@
 """What the README promises of ``make demo``."""
 
+import contextlib
+import os
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -22,20 +25,20 @@ def demo(tmp_path, monkeypatch):
                               capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
-    return run
+
+    yield run
+    for pid in processes_below(tmp_path):
+        os.kill(pid, signal.SIGKILL)
 
 
 def processes_below(directory):
-    """Command lines of the processes that name ``directory``."""
-    lines = []
+    """Ids of the processes whose command lines name a path in ``directory``."""
+    pids = []
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(str(directory).encode() in word for word in words):
-            lines.append(b" ".join(words))
-    return lines
+        with contextlib.suppress(OSError):
+            if b"%s/" % bytes(directory) in path.read_bytes():
+                pids.append(int(path.parent.name))
+    return pids
 
 
 def test_the_demo_ends_well_and_leaves_nothing_behind(demo, tmp_path):

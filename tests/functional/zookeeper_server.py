@@ -215,6 +215,8 @@ class Proxy:
         self._flows = threading.Event()
         self._mute = False
         self._marker = None
+        #: Bytes that were lost since it was made mute.
+        self.lost = 0
         self._refuses = False
         self._closed = False
         self._listener = socket.create_server((_LOOPBACK, free_port()), backlog=16)
@@ -238,7 +240,14 @@ class Proxy:
     def cut(self) -> None:
         """Break all connections, and refuse new ones."""
         self._refuses = True
-        self._drop()
+        self.drop()
+
+    def drop(self) -> None:
+        """Break all connections, and accept new ones."""
+        with self._lock:
+            for sock in self._sockets:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def freeze(self) -> None:
         """Connections stay, also new ones are made, but nothing comes through."""
@@ -249,15 +258,14 @@ class Proxy:
 
         With a marker, as soon as the client sends something that contains it.
         """
+        self.lost = 0
         self._marker = marker
         self._mute = marker is None
 
     def heal(self) -> None:
-        """Forward again.  A connection that lost something meanwhile is broken."""
-        muted, self._mute, self._marker = self._mute, False, None
+        """Forward again.  What was lost stays lost."""
+        self._mute, self._marker = False, None
         self._refuses = False
-        if muted:
-            self._drop()
         self._flows.set()
 
     def close(self) -> None:
@@ -268,12 +276,6 @@ class Proxy:
         self._listener.close()
         self.cut()
         self._flows.set()
-
-    def _drop(self):
-        with self._lock:
-            for sock in self._sockets:
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
 
     def _accept(self):
         while not self._closed:
@@ -312,7 +314,9 @@ class Proxy:
                 self._flows.wait()
                 if not downward and self._marker and self._marker in data:
                     self._mute = True
-                if not (downward and self._mute):
+                if downward and self._mute:
+                    self.lost += len(data)
+                else:
                     sink.sendall(data)
         for sock in (source, sink):
             with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ import unittest
 
 from sheepstack.store import ObjectStore
 from tests.unit import store_workload as workload
+from tests.unit.store_case import IN_MEMORY
 
 #: Sizes with a short last block, with large writes in them, and small ones.
 OBJECTS = {0x100000001: 163840, 0x100000002: 200000, 0x200000001: 66536,
@@ -43,7 +44,7 @@ def die(pid):
 class KillTest(unittest.TestCase):
 
     def setUp(self):
-        self.path = tempfile.mkdtemp(prefix="sheepstore-")
+        self.path = tempfile.mkdtemp(prefix="sheepstore-", dir=IN_MEMORY)
         self.addCleanup(shutil.rmtree, self.path, ignore_errors=True)
 
     def _load(self, seed, durable, memory):
@@ -56,7 +57,7 @@ class KillTest(unittest.TestCase):
         memory = mmap.mmap(-1, workload.Ledger.bytes_for(OBJECTS, LIMIT))
         ledger = workload.Ledger(memory, OBJECTS, LIMIT)
         pid = in_child(self._load, seed, durable, memory)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         enough = random.Random(seed).randint(30, 700)
         while ledger.acknowledged() < enough:
             if time.monotonic() > deadline:
@@ -136,7 +137,7 @@ class KillTest(unittest.TestCase):
 class LockTest(unittest.TestCase):
 
     def test_the_lock_dies_with_its_process(self):
-        path = tempfile.mkdtemp(prefix="sheepstore-")
+        path = tempfile.mkdtemp(prefix="sheepstore-", dir=IN_MEMORY)
         self.addCleanup(shutil.rmtree, path)
         read_end, write_end = os.pipe()
 

@@ -120,6 +120,8 @@ class ModelTest(StoreTestCase):
 
 class ObjectTest(StoreTestCase):
 
+    where = None
+
     def test_an_inode_object_has_a_short_last_block(self):
         for durable in MODES:
             with self.subTest(durable=durable):
@@ -286,6 +288,8 @@ class ObjectTest(StoreTestCase):
 
 class OpeningTest(StoreTestCase):
 
+    where = None
+
     def test_one_at_a_time(self):
         store = self.open()
         with self.assertRaises(StoreLocked):
@@ -336,7 +340,7 @@ class OpeningTest(StoreTestCase):
         store = self.open(True)
         call(store.create, OID, 8192, 0, content)
         store.close()
-        for durable, size in ((False, 1 << 20), (True, 2 << 20), (True, 1 << 20), (False, 1 << 20)):
+        for durable, size in ((False, MIB), (True, 2 * MIB), (True, MIB), (False, MIB)):
             store = self.open(durable, journal_size=size)
             self.assertEqual(content, store.read(OID, 0, 8192))
             content = content[1:] + b"x"
@@ -416,7 +420,7 @@ class IdentityTest(StoreTestCase):
         file.close()
         for before, after in zip(contents, contents[1:]):
             seen = []
-            for length in range(0, len(after) + 1, 16):
+            for length in range(0, len(after) + 1, 128):
                 with open(path, "wb") as sink:
                     sink.write(after[:length] + before[length:])
                 file = SlotFile(path)

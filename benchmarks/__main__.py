@@ -1,0 +1,78 @@
+"""The command line: ``python -m benchmarks --help``."""
+
+import argparse
+import logging
+import re
+import shutil
+import sys
+
+from benchmarks.clients import OwnClient, QemuClient
+from benchmarks.cluster import BenchmarkFailed
+from benchmarks.runner import Runner
+from benchmarks.settings import FULL, QUICK
+from benchmarks.targets import Target
+from sheepstack.client.errors import SheepError
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measures a cluster of three sheep with three "
+        "copies on this host and prints medians of several repeats.")
+    add = parser.add_argument
+    add("--runtime", choices=("eventlet", "threading"), default="eventlet",
+        help="of our sheep (default: eventlet)")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--sync", action="store_true", help="only sheep that write durably")
+    mode.add_argument("--nosync", action="store_true",
+                      help="only sheep that leave it to the kernel when to write")
+    add("--peer", metavar="ADDRESS",
+        help="another server of the protocol, formatted, HOST:PORT: every row that it can run "
+        "is run on both in turn.  It should be durable as ours is: say --sync or --nosync "
+        "(default: --sync)")
+    add("--qemu-img", metavar="PATH",
+        help="qemu-img of a QEMU with the sheepdog driver (up to 6.0): data rows with it, too")
+    add("--in-order", action="store_true",
+        help="requests follow one another without a gap, so that many go to one object")
+    add("--rows", metavar="REGEX", help="only those reads and writes whose row's name matches")
+    add("--growth", action="store_true",
+        help="also with many VDIs, snapshots and objects: takes long")
+    add("--quick", action="store_true", help="little of everything, to see that all works")
+    add("--repeats", type=int, metavar="N", help="how often each row is run")
+    add("--growth-objects", type=int, metavar="N", help="objects of the growth rows")
+    add("--directory", metavar="DIR", help="where our sheep keep their stores (default: /tmp)")
+    return parser
+
+
+def main():
+    given = _parser().parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    settings = QUICK if given.quick else FULL
+    if given.repeats:
+        settings = settings._replace(repeats=given.repeats)
+    if given.growth_objects:
+        settings = settings._replace(growth_objects=given.growth_objects)
+    clients = [OwnClient()]
+    if given.qemu_img:
+        if not shutil.which(given.qemu_img):
+            sys.exit("benchmarks: there is no program '%s'" % given.qemu_img)
+        clients.append(QemuClient(given.qemu_img))
+    if given.nosync:
+        modes = (False,)
+    elif given.sync or given.peer:
+        modes = (True,)
+    else:
+        modes = (True, False)
+    try:
+        chosen = re.compile(given.rows) if given.rows else None
+        peer = Target(given.peer, given.peer) if given.peer else None
+        runner = Runner(settings, clients, peer, given.in_order, chosen, given.directory)
+        for durable in modes:
+            runner.run(given.runtime, durable, given.growth)
+    except (BenchmarkFailed, SheepError, OSError, ValueError, re.error) as error:
+        sys.exit("benchmarks: %s" % error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""How fast lost copies are made again, and what clients feel of it.  Our own cluster only."""
+
+import os
+import shutil
+import threading
+import time
+
+from benchmarks.rows import MIB, make_disk
+
+_LOAD_SIZE = 16 << 10
+_BEFORE = 2.0
+
+
+class Load:
+    """A client that writes 16 KiB blocks one after the other, until the end of the block."""
+
+    def __init__(self, target, name, span):
+        self._times = []
+        self._ended = threading.Event()
+        self._failure = None
+        self._arguments = (target, name, span)
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._ended.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def rate(self, begin, end) -> float:
+        """Writes per second between two moments (perf_counter)."""
+        return sum(begin <= moment < end for moment in self._times) / (end - begin)
+
+    def slowest(self, begin, end) -> float:
+        """Seconds of the longest time without the end of a write."""
+        moments = [begin, *(moment for moment in self._times if begin <= moment < end), end]
+        return max(after - before for before, after in zip(moments, moments[1:]))
+
+    def _run(self):
+        target, name, span = self._arguments
+        data = os.urandom(_LOAD_SIZE)
+        offset = 0
+        try:
+            with target.client.open_vdi(name) as vdi:
+                while not self._ended.is_set():
+                    vdi.pwrite(offset, data)
+                    self._times.append(time.perf_counter())
+                    offset = (offset + 4 * MIB + _LOAD_SIZE) % (span - _LOAD_SIZE)
+        except Exception as error:
+            self._failure = error
+
+
+def recover(cluster, size, durable, under_load):
+    """Lose a node and give the cluster an empty one: its copies are made again there.
+
+    Returns [(row name, value, unit, more is better)].
+    """
+    name = "bench-recovery"
+    make_disk(cluster, name, size)
+    cluster.kill(cluster.newest)
+    cluster.wait_recovered()
+    measure = _loaded if under_load else _unloaded
+    figures = measure(cluster, name, size, durable)
+    cluster.client.delete_vdi(name)
+    return figures
+
+
+def _unloaded(cluster, name, size, durable):
+    begun = time.perf_counter()
+    node = cluster.add()
+    cluster.wait_recovered()
+    took = time.perf_counter() - begun
+    copied = _copy_time(cluster.store(node) / "obj", durable)
+    return [("recovery of %d MiB" % (size // MIB), took, "s", False),
+            ("copying the same files", copied, "s", False),
+            ("speed of recovery / of copying", copied / took, "x", True)]
+
+
+def _loaded(cluster, name, size, durable):
+    with Load(cluster, name, size) as load:
+        quiet = time.perf_counter()
+        threading.Event().wait(_BEFORE)
+        begun = time.perf_counter()
+        cluster.add()
+        cluster.wait_recovered()
+        ended = time.perf_counter()
+    return [("recovery under load", ended - begun, "s", False),
+            ("writes while it recovers / before",
+             load.rate(begun, ended) / load.rate(quiet, begun), "x", True),
+            ("longest pause of a write", load.slowest(begun, ended), "s", False)]
+
+
+def _copy_time(directory, durable):
+    copy = directory.parent / "copy"
+    begun = time.perf_counter()
+    shutil.copytree(directory, copy)
+    if durable:
+        os.sync()
+    took = time.perf_counter() - begun
+    shutil.rmtree(copy)
+    return took

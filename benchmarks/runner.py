@@ -1,0 +1,136 @@
+"""Runs the rows, ours and the peer's in turn, and hands the results to the table."""
+
+import os
+import tempfile
+
+from benchmarks import growth, recovery, rows
+from benchmarks.cluster import OwnCluster
+from benchmarks.data_rows import data_rows
+from benchmarks.table import Result, Table
+
+MIB = 1 << 20
+_DISK = "bench-disk"
+_FIRST_COUNT = {True: 8, False: 64}
+_SLOW_REPEATS = 3
+
+
+class Runner:
+    """``clients`` send the requests of the data rows.  ``chosen``: a compiled regular
+    expression or None; only data rows whose names match are run then, and nothing else."""
+
+    def __init__(self, settings, clients, peer=None, in_order=False, chosen=None,
+                 directory=None):
+        self._settings = settings
+        self._clients = clients
+        self._peer = peer
+        self._in_order = in_order
+        self._chosen = chosen
+        self._directory = directory
+
+    def run(self, runtime, durable, with_growth):
+        """All rows on a cluster of this runtime, durable or not."""
+        with tempfile.TemporaryDirectory(
+                prefix="sheepstack-bench.", dir=self._directory) as root:
+            ours = OwnCluster(os.path.join(root, "cluster"), runtime, durable)
+            targets = [ours] if self._peer is None else [ours, self._peer]
+            table = Table(ours.name, self._peer.name if self._peer else None)
+            try:
+                self._data(table, targets)
+                if self._chosen is None:
+                    self._whole_disks(table, targets)
+                    self._snapshots(table, targets)
+                    self._memory(table, targets)
+                    self._recovery(table, ours, durable)
+                    if with_growth:
+                        self._growth(table, ours)
+                ours.complain_if_ended()
+            finally:
+                ours.close()
+            if with_growth and self._chosen is None:
+                self._one(table, growth.many_objects(
+                    os.path.join(root, "objects"), runtime, durable,
+                    self._settings.growth_objects))
+
+    # -- reads and writes
+
+    def _data(self, table, targets):
+        span = self._settings.span
+        for target in targets:
+            rows.make_disk(target, _DISK, span)
+        try:
+            for row in data_rows(self._in_order):
+                if self._chosen is None or self._chosen.search(row.name):
+                    for client in self._clients:
+                        self._data_row(table, targets, client, row)
+        finally:
+            for target in targets:
+                target.client.delete_vdi(_DISK)
+
+    def _data_row(self, table, targets, client, row):
+        counts = [self._count(target, client, row) for target in targets]
+        values = [[] for _ in targets]
+        for _ in range(self._settings.repeats):
+            for target, count, found in zip(targets, counts, values):
+                found.append(count / client.run(
+                    target, _DISK, self._settings.span, row, count))
+        table.add(Result(row.name, client.name, "/s", True, *values))
+
+    def _count(self, target, client, row):
+        """Requests that take about as long as a run should; warms up what it runs on."""
+        count = _FIRST_COUNT[row.size >= MIB]
+        while True:
+            took = client.run(target, _DISK, self._settings.span, row, count)
+            if took > self._settings.seconds / 4:
+                return max(1, int(count * self._settings.seconds / took))
+            count *= 4
+
+    # -- the rest
+
+    def _whole_disks(self, table, targets):
+        size = self._settings.fill
+        piece = os.urandom(4 * MIB)
+        fills, reads = [[] for _ in targets], [[] for _ in targets]
+        for _ in range(min(_SLOW_REPEATS, self._settings.repeats)):
+            for target, filled, read in zip(targets, fills, reads):
+                seconds = rows.fill_and_read(target, size, piece)
+                filled.append(seconds[0])
+                read.append(seconds[1])
+        table.add(Result("fill %d MiB" % (size // MIB), "own", "s", False, *fills))
+        table.add(Result("read %d MiB back" % (size // MIB), "own", "s", False, *reads))
+
+    def _snapshots(self, table, targets):
+        name = "bench-snapshots"
+        taken, cloned = [], []
+        for target in targets:
+            rows.make_disk(target, name, self._settings.fill)
+            snapshots, clones = rows.snapshot_and_clone(target, name, self._settings.snapshots)
+            taken.append([1000 * value for value in snapshots])
+            cloned.append([1000 * value for value in clones])
+            target.client.delete_vdi(name)
+        table.add(Result("snapshot", "own", "ms", False, *taken))
+        table.add(Result("clone", "own", "ms", False, *cloned))
+
+    def _memory(self, table, targets):
+        values = []
+        for target in targets:
+            try:
+                values.append([target.memory()])
+            except LookupError as error:
+                table.say("no row of the peer's memory: %s" % error)
+        table.add(Result("memory of a sheep", "", "MiB", False, *values))
+
+    def _recovery(self, table, ours, durable):
+        for under_load in (False, True):
+            for name, value, unit, more_is_better in recovery.recover(
+                    ours, self._settings.fill, durable, under_load):
+                table.add(Result(name, "own" if under_load else "", unit, more_is_better,
+                                 [value]))
+
+    def _growth(self, table, ours):
+        self._one(table, growth.many_vdis(ours, self._settings.growth_vdis))
+        self._one(table, growth.long_chain(ours, self._settings.growth_chain))
+
+    @staticmethod
+    def _one(table, figures):
+        for name, value, unit in figures:
+            table.add(Result(name, "", unit, False, [value]))

@@ -1,0 +1,156 @@
+"""Disks that fill up, and bytes that rot."""
+
+import os
+import random
+
+import pytest
+
+from sheepstack.client.errors import NoSpace
+from sheepstack.store.object_file import FOOTER_SIZE
+from sheepstack.wire import inode_layout as layout
+from sheepstack.wire import oid as oids
+from tests.functional.harness import wait_until
+from tests.functional.test_recovery import check, fill
+from tests.functional.workload import MIB, set_aside, wait_order
+
+OBJECT = 4 * MIB
+
+
+def fill_up(vdi, first, last):
+    """Write objects until there is no space; {offset: bytes} of what was acknowledged."""
+    content = {}
+    for index in range(first, last):
+        data = random.Random(index).randbytes(MIB)
+        try:
+            for piece in range(4):
+                vdi.pwrite(index * OBJECT + piece * MIB, data)
+                content[index * OBJECT + piece * MIB] = data
+        except NoSpace:
+            return content
+    raise AssertionError("the disk never filled up")
+
+
+def test_a_full_disk_refuses_writes_serves_reads_and_starts_again(make_cluster, small_disk):
+    cluster = make_cluster(2, copies=None)
+    disk = small_disk(96)
+    small = cluster.add(directory=disk / "store")
+    cluster.format(3)
+    client = cluster.client()
+    client.create_vdi("disk", 100 * OBJECT)
+    vdi = client.open_vdi("disk", lock=False)
+    content = fill_up(vdi, 0, 40)
+    assert len(content) > 20
+    check(cluster.client(small), "disk", content)
+    # What is there can be overwritten.
+    offset = min(content)
+    content[offset] = content[offset][::-1]
+    vdi.pwrite(offset, content[offset])
+    wait_order(cluster)
+
+    cluster.kill(small)
+    cluster.restart(small)
+    cluster.wait_recovered()
+    check(cluster.client(small), "disk", content)
+    with pytest.raises(NoSpace):
+        for index in range(50, 70):
+            vdi.pwrite(index * OBJECT, random.Random(index).randbytes(OBJECT))
+
+    vdi.discard(0, 8 * OBJECT)
+    content = {offset: data for offset, data in content.items() if offset >= 8 * OBJECT}
+    wait_until(lambda: writable(vdi, 80), 30, "space to be there again")
+    check(client, "disk", content)
+    wait_order(cluster)
+
+
+def writable(vdi, index):
+    try:
+        vdi.pwrite(index * OBJECT, random.Random(index).randbytes(MIB))
+    except NoSpace:
+        return False
+    return True
+
+
+def test_recovery_onto_a_full_disk_loses_nothing(make_cluster, small_disk):
+    cluster = make_cluster(3, copies=2)
+    content = fill(cluster.client(), "disk", 40, piece=3 * MIB)
+    small = cluster.add(directory=small_disk(48) / "store", vnodes=256)
+    cluster.wait_log(small, "cannot recover")
+    for index in (0, small):
+        check(cluster.client(index), "disk", content)
+    assert any(set_aside(cluster, index) for index in range(3))
+    cluster.kill(small)
+    wait_order(cluster, copies=2)
+    check(cluster.client(), "disk", content)
+
+
+@pytest.mark.parametrize("where", ["data", "checksums", "footer"])
+def test_a_flipped_bit_in_each_copy_in_turn(cluster, where):
+    """The read is right, and the copy is repaired, whoever is asked."""
+    content = fill(cluster.client(), "disk", 1, piece=MIB)
+    (offset, data), = content.items()
+    vid = cluster.client().lookup("disk").vdi_id
+    name = oids.name_of(oids.data_oid(vid, 0))
+    wait_order(cluster)
+    for index in range(3):
+        path = cluster.sheep[index].directory / "obj" / name
+        sound = path.read_bytes()
+        size = OBJECT
+        position = {"data": offset + 5000, "checksums": size + 4 * (offset // 4096 + 1) + 2,
+                    "footer": len(sound) - FOOTER_SIZE + 3}[where]
+        # A sheep that runs may have looked at it already; after a restart it has not.
+        cluster.terminate(index)
+        flip(path, position)
+        cluster.restart(index)
+        cluster.wait_recovered()
+        with cluster.client(index) as client, client.open_vdi("disk", read_only=True) as vdi:
+            assert vdi.pread(0, OBJECT)[offset:offset + len(data)] == data
+        wait_order(cluster)
+        assert path.read_bytes()[:-FOOTER_SIZE] == sound[:-FOOTER_SIZE]
+
+
+def flip(path, position):
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ 0x10]))
+
+
+@pytest.mark.parametrize("what", ["data", "inode"])
+def test_rot_under_a_running_sheep_is_noticed_and_repaired(cluster, what):
+    content = fill(cluster.client(), "disk", 1, piece=MIB)
+    vid = cluster.client().lookup("disk").vdi_id
+    oid = oids.data_oid(vid, 0) if what == "data" else oids.vdi_oid(vid)
+    position = min(content) + 9000 if what == "data" else layout.DATA_VDI_ID_OFFSET + 1
+    wait_order(cluster)
+    for index in range(3):
+        path = cluster.sheep[index].directory / "obj" / oids.name_of(oid)
+        sound = path.read_bytes()
+        flip(path, position)
+        check(cluster.client(index), "disk", content)
+        wait_until(lambda: path.read_bytes() == sound, 10, "the copy to be repaired")
+        # A write to a part of a damaged block must not take over the damage.
+        flip(path, position)
+        if what == "data":
+            with cluster.client(index).open_vdi("disk", lock=False) as vdi:
+                vdi.pwrite(position // 4096 * 4096, content[min(content)][:10])
+                at = position // 4096 * 4096 - min(content)
+                data = content[min(content)]
+                content[min(content)] = data[:at] + data[:10] + data[at + 10:]
+            check(cluster.client(index), "disk", content)
+    wait_order(cluster)
+
+
+def test_object_files_deleted_by_hand_come_back(cluster):
+    content = fill(cluster.client(), "disk", 4)
+    wait_order(cluster)
+    for index in range(3):
+        cluster.terminate(index)
+        for name in cluster.objects(index):
+            if oids.is_data(int(name, 16)):
+                os.unlink(cluster.sheep[index].directory / "obj" / name)
+        cluster.restart(index)
+        cluster.wait_recovered()
+        check(cluster.client(index), "disk", content)
+        cluster.dog("vdi", "check", "disk")
+        wait_order(cluster)

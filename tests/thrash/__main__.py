@@ -1,0 +1,80 @@
+"""python -m tests.thrash: thrash clusters, one after another, and say what came of it."""
+
+import argparse
+import logging
+import pathlib
+import sys
+
+from tests.thrash.campaign import Plan, thrash
+
+_USAGE = """\
+Every round makes a cluster, starts clients, and breaks things until it has had its faults.
+Then all is mended, and what the clients saw and what the disks hold is checked.  A round's
+seed is that of the run plus its number; a round that failed is repeated with
+--seed SEED --faults FAULTS and the other options as they were.
+"""
+
+
+def _options(arguments):
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.thrash", description=__doc__, epilog=_USAGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--seed", type=int, default=1, help="of the first round (default: 1)")
+    add("--faults", type=int, default=50, help="how many in all (default: 50)")
+    add("--per-round", type=int, default=12, help="how many in a round (default: 12)")
+    add("--runtime", choices=("eventlet", "threading", "both"), default="both",
+        help="of the sheep; both: in turn (default)")
+    add("--driver", choices=("local", "zookeeper", "both"), default="local",
+        help="who knows who is in the cluster; both: in turn (default: local)")
+    add("--net", choices=("plain", "namespaces"), default="plain",
+        help="namespaces: a network that breaks, too; for root (default: plain)")
+    add("--sheep", type=int, default=5, help="in the beginning, at least four (default: 5)")
+    add("--owners", type=int, default=3, help="clients with VDIs of their own (default: 3)")
+    add("--sharers", type=int, default=2, help="clients on the same VDI (default: 2)")
+    add("--nosync", action="store_true", help="sheep that do not wait for the disk")
+    add("--lock", action="store_true", help="format the cluster so that VDIs are locked")
+    add("--disk", type=int, default=0, metavar="MIB",
+        help="give each sheep a disk of that size that gets full; for root")
+    add("--only", nargs="+", default=(), metavar="FAULT", help="do these kinds alone")
+    add("--dir", type=pathlib.Path, help="where the stores are (default: a temporary one)")
+    add("--keep", action="store_true", help="keep the directory of rounds that succeeded, too")
+    add("--stop", action="store_true", help="stop after the first round that failed")
+    add("-v", "--verbose", action="store_true", help="tell what happens when it happens")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None) -> int:
+    options = _options(arguments)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(relativeCreated)8d %(threadName)s: %(message)s")
+    if options.verbose:
+        logging.getLogger("tests.thrash").setLevel(logging.INFO)
+    runtimes = {"both": ("eventlet", "threading")}.get(options.runtime, (options.runtime,))
+    drivers = {"both": ("local", "zookeeper")}.get(options.driver, (options.driver,))
+    left, number, failed, done = options.faults, 0, [], 0
+    while left > 0:
+        plan = Plan(
+            seed=options.seed + number, faults=min(left, options.per_round),
+            runtime=runtimes[number % len(runtimes)],
+            driver=drivers[number // len(runtimes) % len(drivers)], net=options.net,
+            sheep=options.sheep, owners=options.owners, sharers=options.sharers,
+            sync=not options.nosync, lock=options.lock, disk=options.disk,
+            only=tuple(options.only))
+        verdict = thrash(plan, directory=options.dir, keep=options.keep)
+        print(verdict, flush=True)
+        left -= plan.faults
+        done += verdict.faults_done
+        number += 1
+        if verdict.violations:
+            failed.append(plan.seed)
+            if options.stop:
+                break
+    print("%d faults in %d rounds: %s" % (
+        done, number, "violations with seeds %s" % ", ".join(map(str, failed)) if failed
+        else "no violation"))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

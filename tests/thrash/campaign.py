@@ -1,0 +1,193 @@
+"""One round: a cluster, its clients and its nemesis, and the verdict."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import tempfile
+import time
+from typing import NamedTuple, Tuple
+
+from tests.functional.harness import wait_until
+from tests.thrash import offline
+from tests.thrash.checker import check
+from tests.thrash.clients import Crowd, look_everywhere
+from tests.thrash.cluster import Farm, Namespaces, PlainNetwork, ZooKeeper
+from tests.thrash.history import History
+from tests.thrash.nemesis import HealsNot, Nemesis
+
+#: Seconds until the session of a sheep that is silent expires.
+_SESSION_TIMEOUT = 4.0
+#: Seconds that a client's request may take.  A gateway that is silent for two fifths of it is
+#: given up by the client; its session has expired by then.
+_CLIENT_TIMEOUT = 20.0
+#: Seconds in which everything must have come right once nothing is broken any more.
+_HEALING_TIME = 90
+#: Reclaiming looks for work by itself so often.
+_RECLAIM_TIME = 60
+
+
+class Plan(NamedTuple):
+    """What to do in a round; all that happens in it follows from this, but for the timing."""
+
+    seed: int
+    faults: int
+    runtime: str = "eventlet"
+    driver: str = "local"
+    net: str = "plain"
+    sheep: int = 5
+    owners: int = 3
+    sharers: int = 2
+    sync: bool = True
+    lock: bool = False
+    disk: int = 0
+    only: Tuple[str, ...] = ()
+
+    def __str__(self):
+        words = ["seed %d" % self.seed, self.runtime, self.driver]
+        words += [self.net] if self.net != "plain" else []
+        words += ["nosync"] if not self.sync else []
+        words += ["lock"] if self.lock else []
+        words += ["disk %d" % self.disk] if self.disk else []
+        return " ".join(words)
+
+
+class Verdict(NamedTuple):
+    """``faults`` are (seconds since the start, text); ``seconds`` the whole round took."""
+
+    plan: Plan
+    faults: list
+    operations: int
+    failures: int
+    objects: int
+    unlinked: int
+    violations: list
+    seconds: float
+    directory: str
+
+    @property
+    def faults_done(self):
+        return len(self.faults)
+
+    def __str__(self):
+        lines = ["%s: %d faults, %d operations (%d failed), %d objects (%d unlinked), %.0f s: %s"
+                 % (self.plan, len(self.faults), self.operations, self.failures, self.objects,
+                    self.unlinked, self.seconds,
+                    "%d VIOLATIONS, see %s" % (len(self.violations), self.directory)
+                    if self.violations else "no violation")]
+        lines += ["  %6.1f  %s" % fault for fault in self.faults]
+        lines += ["  VIOLATION %s" % violation for violation in self.violations]
+        return "\n".join(lines)
+
+
+def thrash(plan: Plan, directory=None, keep=False) -> Verdict:
+    """Run one round.  Its files are kept where it failed, or where ``keep`` says so."""
+    root = pathlib.Path(tempfile.mkdtemp(prefix="thrash-%d-" % plan.seed, dir=directory))
+    with contextlib.ExitStack() as stack:
+        network = Namespaces() if plan.net == "namespaces" else PlainNetwork()
+        stack.callback(network.close)
+        zookeeper = None
+        if plan.driver == "zookeeper":
+            zookeeper = stack.enter_context(ZooKeeper(network))
+            coordination = "%s,timeout=%d" % (
+                zookeeper.spec("thrash"), _SESSION_TIMEOUT * 1000)
+        else:
+            coordination = "local:%s,timeout=%d" % (
+                root / "coordination", _SESSION_TIMEOUT * 1000)
+        farm = Farm(root, coordination, plan.runtime, network, sync=plan.sync, disk=plan.disk)
+        stack.callback(farm.close)
+        verdict = _Round(plan, farm, zookeeper).run()
+    if not verdict.violations and not keep:
+        shutil.rmtree(root, ignore_errors=True)
+    return verdict
+
+
+class _Round:
+    def __init__(self, plan, farm, zookeeper):
+        self._plan = plan
+        self._farm = farm
+        self._zookeeper = zookeeper
+        self._history = History()
+        self._violations = []
+        self._objects = 0
+        self._unlinked = []
+
+    def run(self):
+        plan, farm = self._plan, self._farm
+        began = time.monotonic()
+        farm.start(plan.sheep, 3, format_options=("-l",) if plan.lock else ())
+        crowd = Crowd(plan.seed, self._history, farm.addresses, owners=plan.owners,
+                      sharers=plan.sharers, timeout=_CLIENT_TIMEOUT, lock=plan.lock)
+        nemesis = Nemesis(farm, plan.seed, session_timeout=_SESSION_TIMEOUT,
+                          patience=_HEALING_TIME, zookeeper=self._zookeeper, only=plan.only)
+        crowd.start()
+        healed = True
+        try:
+            nemesis.run(plan.faults)
+            nemesis.heal()
+            self._wait_for_clients(crowd)
+        except (HealsNot, AssertionError) as error:
+            healed = False
+            self._violations.append("heals not: %s" % error)
+            farm.dump_stacks()
+        self._violations += crowd.stop(2 * _CLIENT_TIMEOUT)
+        self._violations += crowd.complaints()
+        if healed:
+            self._look_at_rest(crowd)
+        self._violations += farm.complaints()
+        self._history.save(farm.root / "history")
+        self._violations += map(str, check(self._history.events))
+        return Verdict(
+            plan, nemesis.faults, sum(client.done for client in crowd.clients),
+            sum(client.failures for client in crowd.clients), self._objects,
+            len(self._unlinked), self._violations, time.monotonic() - began, str(farm.root))
+
+    def _wait_for_clients(self, crowd):
+        """All must get on with their work by themselves."""
+        moment = time.monotonic()
+        removed = {sheep.address for sheep in self._farm.sheep if sheep.removed}
+        wait_until(lambda: not crowd.stuck_since(moment, removed), 2 * _CLIENT_TIMEOUT,
+                   lambda: "%s to get on" % ", ".join(crowd.stuck_since(moment, removed)))
+
+    def _look_at_rest(self, crowd):
+        farm = self._farm
+        addresses = [farm.sheep[index].address for index in farm.members]
+        self._violations += look_everywhere(self._history, crowd, addresses, _CLIENT_TIMEOUT)
+        locks = farm.locks()
+        if locks:
+            self._violations.append("locks that nobody should hold: %s" % " ".join(locks))
+        self._wait_for_rest()
+        ways = signal.SIGTERM, signal.SIGKILL
+        farm.kill_all(ways[self._plan.seed % 2])
+        directories = {
+            farm.sheep[index].address: farm.sheep[index].directory for index in farm.members}
+        findings = offline.compare(directories)
+        self._violations += findings.violations
+        self._objects = findings.objects
+        self._unlinked = findings.unlinked
+
+    def _wait_for_rest(self):
+        """Until nothing changes in the stores any more, and nothing has to."""
+        seen, since = None, time.monotonic()
+        end = since + _RECLAIM_TIME
+        while time.monotonic() < end:
+            now = self._names()
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif not now[1] and time.monotonic() - since > 2 and not offline.leftovers(
+                    self._farm.sheep[index].directory for index in self._farm.members):
+                return
+            time.sleep(0.5)
+
+    def _names(self):
+        """(names of current objects, of former ones) on all members."""
+        current, former = set(), set()
+        for index in self._farm.members:
+            directory = self._farm.sheep[index].directory
+            current |= {(index, name) for name in os.listdir(directory / "obj")}
+            for epoch in os.listdir(directory / "stale"):
+                with contextlib.suppress(FileNotFoundError):
+                    former |= {(index, epoch, name)
+                               for name in os.listdir(directory / "stale" / epoch)}
+        return current, former
