@@ -9,7 +9,7 @@ from benchmarks.data_rows import data_rows
 from benchmarks.table import Result, Table
 
 MIB = 1 << 20
-_DISK = "bench-disk"
+_DISK = rows.own_name("disk")
 _FIRST_COUNT = {True: 8, False: 64}
 _SLOW_REPEATS = 3
 
@@ -48,8 +48,7 @@ class Runner:
                 ours.close()
             if with_growth and self._chosen is None:
                 self._one(table, growth.many_objects(
-                    os.path.join(root, "objects"), runtime, durable,
-                    self._settings.growth_objects))
+                    os.path.join(root, "objects"), runtime, self._settings.growth_objects))
 
     # -- reads and writes
 
@@ -88,18 +87,17 @@ class Runner:
 
     def _whole_disks(self, table, targets):
         size = self._settings.fill
-        piece = os.urandom(4 * MIB)
         fills, reads = [[] for _ in targets], [[] for _ in targets]
         for _ in range(min(_SLOW_REPEATS, self._settings.repeats)):
             for target, filled, read in zip(targets, fills, reads):
-                seconds = rows.fill_and_read(target, size, piece)
+                seconds = rows.fill_and_read(target, size)
                 filled.append(seconds[0])
                 read.append(seconds[1])
         table.add(Result("fill %d MiB" % (size // MIB), "own", "s", False, *fills))
         table.add(Result("read %d MiB back" % (size // MIB), "own", "s", False, *reads))
 
     def _snapshots(self, table, targets):
-        name = "bench-snapshots"
+        name = rows.own_name("snapshots")
         taken, cloned = [], []
         for target in targets:
             rows.make_disk(target, name, self._settings.fill)

@@ -25,7 +25,8 @@ from sheepstack.wire.results import Result
 
 log = logging.getLogger(__name__)
 
-_STALE_VIEW = frozenset((Result.OLD_NODE_VER, Result.NEW_NODE_VER, Result.NETWORK_ERROR, Result.EIO))
+_STALE_VIEW = frozenset((
+    Result.OLD_NODE_VER, Result.NEW_NODE_VER, Result.NETWORK_ERROR, Result.EIO))
 _PARK_SECONDS = 0.1
 
 # Plain integers, as these are compared for every request.

@@ -5,11 +5,16 @@ large one is received where it will stay.
 """
 
 import socket
+import threading
 
 from sheepstack.wire.errors import RemoteProtocolError
 from sheepstack.wire.header import COMMON, HEADER_SIZE
 
 _BUFFER_SIZE = 256 * 1024
+#: Memory is given to payloads as soon as they are announced, while all of those that have not
+#: arrived yet take no more than this; beyond that as their bytes arrive.
+_ADVANCE = 256 << 20
+_FIRST_PIECE = 64 * 1024
 
 
 class Inlet:
@@ -29,7 +34,7 @@ class Inlet:
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._large = None
-        self._missing = None
+        self._payload = None
 
     def receive(self):
         """List of the messages that came; None at the end of the stream.
@@ -80,11 +85,8 @@ class Inlet:
                 start = body + length
                 continue
             if body + length - start > _BUFFER_SIZE:
-                payload = bytearray(length)
-                view = memoryview(payload)
-                view[:end - body] = self._view[body:end]
-                self._large = (fields, bytes(self._view[start:body]), payload)
-                self._missing = view[end - body:]
+                self._large = (fields, bytes(self._view[start:body]))
+                self._payload = _Payload(length, self._view[body:end])
                 start = end
             break
         self._start = start
@@ -92,13 +94,50 @@ class Inlet:
 
     def _fill(self):
         """More of a payload that does not fit into the buffer."""
-        while self._missing:
+        payload = self._payload
+        while payload.missing:
             try:
-                received = self._sock.recv_into(self._missing, 0, self._flags)
+                received = self._sock.recv_into(payload.room(), 0, self._flags)
             except (BlockingIOError, InterruptedError):
                 return []
             if not received:
                 raise RemoteProtocolError("the connection ended in a payload")
-            self._missing = self._missing[received:]
-        message, self._large, self._missing = self._large, None, None
+            payload.missing -= received
+        message = (*self._large, payload.take())
+        self._large = self._payload = None
         return [message]
+
+
+class _Payload:
+    """A payload of ``length`` bytes that arrives; ``begun`` is what has arrived of it."""
+
+    _lock = threading.Lock()
+    _announced = 0
+
+    def __init__(self, length, begun):
+        self._length = length
+        self.missing = length - len(begun)
+        with _Payload._lock:
+            _Payload._announced += length
+            at_once = _Payload._announced <= _ADVANCE
+        self._bytes = bytearray(length if at_once else max(_FIRST_PIECE, len(begun)))
+        self._bytes[:len(begun)] = begun
+        self._view = None
+
+    def __del__(self):
+        with _Payload._lock:
+            _Payload._announced -= self._length
+
+    def room(self):
+        """Where the next bytes belong."""
+        at = self._length - self.missing
+        if at == len(self._bytes):
+            self._view = None
+            self._bytes.extend(bytes(min(at, self.missing)))
+        if self._view is None:
+            self._view = memoryview(self._bytes)
+        return self._view[at:]
+
+    def take(self) -> bytearray:
+        self._view = None
+        return self._bytes

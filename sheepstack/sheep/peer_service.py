@@ -154,7 +154,7 @@ class PeerService:
     def _list(self, payload, reply):
         try:
             arcs = [(int(start), int(end)) for start, end in json.loads(payload)]
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             reply(Result.INVALID_PARMS)
             return
         data = self._recovery.listing(arcs)
@@ -206,8 +206,14 @@ class PeerService:
             return None
         return self._recovery.adopt(view, oid, sources) or None
 
+    def _all_oids(self):
+        """Ids of current objects and of those set aside: after a power failure all may be."""
+        yield from self._store.oids()
+        for epoch in self._store.stale_epochs():
+            yield from self._store.stale_oids(epoch)
+
     def _on_inodes(self):
-        return [oids.vid_of(oid) for oid in self._store.oids() if oids.is_vdi(oid)]
+        return [oids.vid_of(oid) for oid in self._all_oids() if oids.is_vdi(oid)]
 
     def _on_objects(self, vids):
         wanted = set(vids)
@@ -215,7 +221,7 @@ class PeerService:
                 if oids.vid_of(oid) in wanted and (oids.is_data(oid) or oids.is_vmstate(oid))]
 
     def _on_attributes(self, vid):
-        return [oid for oid in self._store.oids()
+        return [oid for oid in self._all_oids()
                 if oids.is_attr(oid) and oids.vid_of(oid) == vid]
 
     def _on_vdi(self, vid, fields):

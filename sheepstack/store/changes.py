@@ -10,6 +10,7 @@ the stripe held again, and returns the same things.
 needed of it.
 """
 
+import abc
 import os
 from functools import partial
 
@@ -23,7 +24,7 @@ from sheepstack.store.object_file import ObjectFile
 LARGE = 128 << 10
 
 
-class Change:
+class Change(abc.ABC):
     """Base: ``done(error)`` is called once, error being None or a StoreError."""
 
     def __init__(self, oid, done):
@@ -33,10 +34,12 @@ class Change:
     def keep(self):
         """Most changes hold no buffer."""
 
+    @abc.abstractmethod
     def run(self, core):
-        raise TypeError("a change has to say what it does")
+        """See above."""
 
     def finish(self, core, error):
+        """See above; called only for a change that made its object wait."""
         return error
 
     def cancel(self, core, error):
@@ -56,13 +59,13 @@ class InPlace(Change):
         self._file = None
         self._journaled = False
 
+    @abc.abstractmethod
     def apply(self, core, file):
         """Changes the file; the file's lock is held.  Raises StoreError."""
-        raise TypeError("a change has to say what it does")
 
+    @abc.abstractmethod
     def record(self):
         """Arguments of Journal.append that describe the change; None: it is too large."""
-        raise TypeError("a change has to say what it does")
 
     def run(self, core):
         try:

@@ -349,11 +349,17 @@ class ObjectStore:
                     return
 
     def checkpoint(self):
-        """Flushes everything, so that less needs replaying after a crash; blocks."""
+        """Flushes everything, so that less needs replaying after a crash; blocks.
+
+        Raises StoreIOError.
+        """
         if self._journal is not None:
             self._core.checkpoint()
-        else:
+            return
+        try:
             runtime.offload(disk.syncfs, self._layout.fd)
+        except OSError as error:
+            raise from_os_error(error, "cannot flush the objects") from error
 
     # Damage
 

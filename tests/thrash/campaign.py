@@ -54,7 +54,11 @@ class Plan(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """``faults`` are (seconds since the start, text); ``seconds`` the whole round took."""
+    """``faults`` are (seconds since the start, text); ``seconds`` the whole round took.
+
+    ``unlinked`` objects and writes that took effect ``twice`` are no violations: see
+    :mod:`~tests.thrash.offline` and :mod:`~tests.thrash.checker`.
+    """
 
     plan: Plan
     faults: list
@@ -62,6 +66,7 @@ class Verdict(NamedTuple):
     failures: int
     objects: int
     unlinked: int
+    twice: int
     violations: list
     seconds: float
     directory: str
@@ -76,6 +81,8 @@ class Verdict(NamedTuple):
                     self.unlinked, self.seconds,
                     "%d VIOLATIONS, see %s" % (len(self.violations), self.directory)
                     if self.violations else "no violation")]
+        lines += ["  %d writes that were sent again took effect twice" % self.twice
+                  ] if self.twice else []
         lines += ["  %6.1f  %s" % fault for fault in self.faults]
         lines += ["  VIOLATION %s" % violation for violation in self.violations]
         return "\n".join(lines)
@@ -112,6 +119,7 @@ class _Round:
         self._violations = []
         self._objects = 0
         self._unlinked = []
+        self._twice = 0
 
     def run(self):
         plan, farm = self._plan, self._farm
@@ -137,11 +145,14 @@ class _Round:
             self._look_at_rest(crowd)
         self._violations += farm.complaints()
         self._history.save(farm.root / "history")
-        self._violations += map(str, check(self._history.events))
+        found = check(self._history.events)
+        self._violations += [str(each) for each in found if each.rule != "twice"]
+        self._twice = len({
+            (each.volume, each.text) for each in found if each.rule == "twice"})
         return Verdict(
             plan, nemesis.faults, sum(client.done for client in crowd.clients),
             sum(client.failures for client in crowd.clients), self._objects,
-            len(self._unlinked), self._violations, time.monotonic() - began, str(farm.root))
+            len(self._unlinked), self._twice, self._violations, time.monotonic() - began, str(farm.root))
 
     def _wait_for_clients(self, crowd):
         """All must get on with their work by themselves."""

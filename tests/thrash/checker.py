@@ -14,6 +14,10 @@ The history is linearizable where no two forward zones overlap, where none has a
 value's backward zone within it, and where no read ended before its write began.  A write
 that failed and was never read is left out.
 
+A write that its client sent again, through another gateway after the first was lost, may
+have taken effect twice, if somebody else wrote there in between, who must share the VDI.
+That is called by a name of its own, "twice".
+
 Zeros may be written many times, by discards; of them the checker only demands that some
 zeros could have been there, and that an acknowledged discard hides what was there before.
 
@@ -54,6 +58,7 @@ class _Access(NamedTuple):
     start: float
     end: float
     client: str
+    again: bool = False
 
 
 def check(events) -> list:
@@ -73,7 +78,7 @@ class _Check:
                 sectors = self._writes[event.volume]
                 for sector in range(event.first, event.first + event.count):
                     sectors[sector].append(
-                        _Access(event.value, event.start, event.end, event.client))
+                        _Access(event.value, event.start, event.end, event.client, event.again))
             elif isinstance(event, Read):
                 sectors = self._reads[event.volume]
                 for sector, value in enumerate(event.values, event.first):
@@ -153,31 +158,17 @@ class _Check:
             first.value, origin.start, min(origin.end, first.end), volume))
 
     def _check_zones(self, volume, sector, clusters):
-        zones = []
-        for value, (write, *reads) in clusters.items():
-            if not reads and write.end == NEVER:
-                continue
-            for read in reads:
-                if read.end < write.start:
-                    self._complain(
-                        "future", volume, sector, "%s read write %s at %.3f, which began at %.3f",
-                        read.client, value, read.start, write.start)
-            first_end = min([write.end] + [read.end for read in reads])
-            last_start = max([write.start] + [read.start for read in reads])
-            zones.append((first_end, last_start, value))
-        forward = sorted(zone for zone in zones if zone[0] < zone[1])
-        for zone, after in zip(forward, forward[1:]):
-            if after[0] < zone[1]:
-                self._report_zones(volume, sector, clusters, zone, after)
-        # Forward zones that do not overlap are in order; only the last that begins before a
-        # backward zone can hold it.
-        for last, first, value in zones:
-            if last < first:
-                continue
-            for zone in forward:
-                if zone[0] < first and last < zone[1]:
-                    self._report_zones(volume, sector, clusters, zone, (last, first, value))
-                    break
+        early, conflicts = _conflicts(clusters)
+        if conflicts and _fits_if_sent_twice(clusters):
+            self._complain("twice", volume, sector, "took effect twice: %s", ", ".join(
+                str(value) for value, (write, *_) in clusters.items() if write.again))
+            return
+        for value, read in early:
+            self._complain(
+                "future", volume, sector, "%s read write %s at %.3f, which began at %.3f",
+                read.client, value, read.start, clusters[value][0].start)
+        for one, other in conflicts:
+            self._report_zones(volume, sector, clusters, one, other)
 
     def _report_zones(self, volume, sector, clusters, one, other):
         def story(value):
@@ -190,7 +181,7 @@ class _Check:
                      for read in shown]
             return "%s %s" % (value, ", ".join(told))
 
-        self._complain("went back", volume, sector, "%s; but %s", story(one[2]), story(other[2]))
+        self._complain("went back", volume, sector, "%s; but %s", story(one), story(other))
 
     # -- zeros -----------------------------------------------------------------------------
 
@@ -252,3 +243,38 @@ class _Check:
                     and write.end < newest.start):
                 return write
         return None
+
+
+def _conflicts(clusters):
+    """(value, read) of reads that ended before their write began, and pairs of values whose
+    zones do not go together."""
+    early, pairs, zones = [], [], []
+    for value, (write, *reads) in clusters.items():
+        if not reads and write.end == NEVER:
+            continue
+        early += [(value, read) for read in reads if read.end < write.start]
+        first_end = min([write.end] + [read.end for read in reads])
+        last_start = max([write.start] + [read.start for read in reads])
+        zones.append((first_end, last_start, value))
+    forward = sorted((zone for zone in zones if zone[0] < zone[1]), key=lambda zone: zone[:2])
+    pairs += [(zone[2], after[2]) for zone, after in zip(forward, forward[1:])
+              if after[0] < zone[1]]
+    for last, first, value in zones:
+        if first <= last:
+            pairs += [(zone[2], value) for zone in forward if zone[0] < first and last < zone[1]]
+    return early, pairs
+
+
+def _fits_if_sent_twice(clusters) -> bool:
+    """True where all is well if a write that was sent again took effect both times."""
+    for value, (write, *reads) in clusters.items():
+        if not write.again:
+            continue
+        reads.sort(key=lambda read: read.end)
+        for position in range(1, len(reads)):
+            halves = {(value, 1): [write] + reads[:position],
+                      (value, 2): [write] + reads[position:]}
+            others = {key: cluster for key, cluster in clusters.items() if key != value}
+            if not any(_conflicts({**others, **halves})):
+                return True
+    return False

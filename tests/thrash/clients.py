@@ -117,16 +117,22 @@ class Client(threading.Thread):
         first, count = self._range(shape)
         number = self.history.next_number()
         data = sectors.pattern(number, first, count)
-        start, end = time.monotonic(), NEVER
+        start, end, link = time.monotonic(), NEVER, self._link()
         try:
             vdi.pwrite(first * SECTOR, data)
             end = time.monotonic()
         finally:
-            self.history.add(Write(volume, number, first, count, start, end, self.name))
+            self.history.add(Write(volume, number, first, count, start, end, self.name,
+                                   self._link() != link))
+
+    def _link(self):
+        """A number that changes whenever the client has to connect to a gateway anew."""
+        return self.cluster._pool.generation
 
     def write_many(self, vdi, volume, shape):
         """Writes that are all under way at once."""
         windows = self.random.sample(shape.windows, 4)
+        link = self._link()
         pending = []
         for first, count in windows:
             number = self.history.next_number()
@@ -141,7 +147,8 @@ class Client(threading.Thread):
                 end = time.monotonic()
             except SheepError as error:
                 failure = error
-            self.history.add(Write(volume, number, first, count, start, end, self.name))
+            self.history.add(Write(volume, number, first, count, start, end, self.name,
+                                   self._link() != link))
         if failure is not None:
             raise failure
 

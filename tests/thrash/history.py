@@ -16,7 +16,8 @@ NEVER = float("inf")
 class Write(NamedTuple):
     """``end`` is :data:`NEVER` where it failed: it may take effect later, or not at all.
 
-    ``value`` is the number of the write, 0 for one of zeros.
+    ``value`` is the number of the write, 0 for one of zeros.  ``again``: the client has lost
+    its gateway meanwhile, and may have sent it to another one, too.
     """
 
     volume: str
@@ -26,6 +27,7 @@ class Write(NamedTuple):
     start: float
     end: float
     client: str = ""
+    again: bool = False
 
 
 class Read(NamedTuple):

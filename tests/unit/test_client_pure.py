@@ -1,6 +1,5 @@
 """The parts of the client that touch no socket."""
 
-import io
 import unittest
 from array import array
 
@@ -204,27 +203,3 @@ class ErrorsTest(unittest.TestCase):
             self.assertEqual(error.result, result)
         self.assertIsInstance(error_for(Result.NO_VDI, "it"), NoSuchVdi)
         self.assertEqual(str(error_for(0x7777, "it")), "it: Invalid error code 0x7777")
-
-
-class FakeVdi:
-    """Just enough of a VDI for a file over it."""
-
-    name, size, read_only, closed = "disk", 10, False, False
-
-    def pread(self, offset, length):
-        return b"0123456789"[offset:offset + length]
-
-
-class FileTest(unittest.TestCase):
-    def test_positions(self):
-        from sheepstack.client.file import VdiFile
-
-        file = VdiFile(FakeVdi())
-        self.assertEqual(file.seek(-3, io.SEEK_END), 7)
-        self.assertEqual(file.read(2), b"78")
-        self.assertEqual(file.seek(-1, io.SEEK_CUR), 8)
-        self.assertEqual(file.readall(), b"89")
-        self.assertEqual(file.seek(100), 100)
-        self.assertEqual(file.read(), b"")
-        with self.assertRaises(ValueError):
-            file.seek(0, 9)

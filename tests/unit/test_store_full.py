@@ -66,7 +66,7 @@ def _close(store):
         pass
 
 
-class FullDiskTests:
+class FullDiskMixin:
     """The same for each kind of filesystem."""
 
     def _fill(self, store, size=MIB):
@@ -282,14 +282,14 @@ class FullDiskTests:
         self.open(True).close()
 
 
-class FullMemoryTest(FullDiskTests, MountedTestCase):
+class FullMemoryTest(FullDiskMixin, MountedTestCase):
     """On tmpfs, which allocates when it is written to."""
 
     def setUp(self):
         self.path = self.mount("-t", "tmpfs", "-o", "size=24m", "sheepstack-test")
 
 
-class FullExt4Test(FullDiskTests, MountedTestCase):
+class FullExt4Test(FullDiskMixin, MountedTestCase):
     """On ext4, which allocates when it flushes."""
 
     def setUp(self):

@@ -94,13 +94,26 @@ class JournalTest(StoreTestCase):
         return ours, paths
 
     def test_it_goes_round_and_round(self):
-        ours, paths = self._start(lambda: threading.Thread(target=self._checkpoint).start())
+        checkpoints = []
+
+        def start_checkpoint():
+            checkpoint = threading.Thread(target=self._checkpoint)
+            checkpoint.start()
+            checkpoints.append(checkpoint)
+
+        ours, paths = self._start(start_checkpoint)
         self.ours = ours
         done = []
         rng = random.Random(1)
         for at in range(400):
             ours.append(Kind.WRITE, at, offset=at, payload=rng.randbytes(rng.randint(1, 60000)),
                         callback=done.append)
+        # A checkpoint makes records of its own, and a flush may ask for one more.
+        for checkpoint in checkpoints:
+            checkpoint.join()
+        ours.flush()
+        for checkpoint in checkpoints:
+            checkpoint.join()
         ours.flush()
         replay = Replay(paths)
         self.assertFalse(replay.damaged)

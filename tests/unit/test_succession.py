@@ -2,7 +2,7 @@
 
 import unittest
 
-from sheepstack.placement.cluster_map import ClusterMap, Node, Status
+from sheepstack.placement.cluster_map import Node, Status
 from sheepstack.placement.succession import (
     AUTO_VNODES, Member, cut_off, first_map, forced_map, next_map)
 

@@ -76,6 +76,14 @@ class RegisterTest(unittest.TestCase):
         self.assertEqual(["went back"], rules(
             write(1, 0, 1), write(2, 2, 3), read(2, 4, 5), read(1, 6, 7)))
 
+    def test_a_write_that_was_sent_again_may_take_effect_twice(self):
+        sent_again = write(1, 0, 9)._replace(again=True)
+        others = [read(1, 1, 2), write(2, 3, 4), read(2, 5, 6)]
+        self.assertEqual(["twice"], rules(sent_again, *others, read(1, 10, 11)))
+        self.assertEqual(["went back"], rules(write(1, 0, 9), *others, read(1, 10, 11)))
+        self.assertEqual(["went back"], rules(
+            sent_again, *others, write(3, 12, 13), read(1, 14, 15)))
+
     def test_a_read_before_its_write(self):
         self.assertIn("future", rules(read(1, 0, 1), write(1, 2, 3)))
 
