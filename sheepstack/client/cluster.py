@@ -103,9 +103,9 @@ class Cluster:
         """Carry out any request: (48 bytes of the answer's header, its payload).
 
         ``request``: one of :mod:`sheepstack.wire.header`; its id is replaced, all else is sent
-        as it is.  ``payload``: its ``data_length`` bytes where it has the WRITE flag.  The error of a result other
-        than SUCCESS has the answer in ``header`` and ``payload``.  Raises OutcomeUnknown where
-        the connection is lost and the request cannot be repeated.
+        as it is.  ``payload``: its ``data_length`` bytes where it has the WRITE flag.  The
+        error of a result other than SUCCESS has the answer in ``header`` and ``payload``.
+        Raises OutcomeUnknown where the connection is lost and the request cannot be repeated.
         """
         if len(payload) != (request.data_length if request.flags & Flag.WRITE else 0):
             raise ValueError("a payload of %d bytes does not fit to the request's header"

@@ -383,7 +383,8 @@ def record_of(node) -> NodeRecord:
     """A node of the map as listings carry it."""
     return NodeRecord(
         NodeId(node.host, node.port, node.io_host, node.io_port if node.io_host else 0),
-        DEFAULT_VNODES if node.vnodes == AUTO_VNODES else node.vnodes, node.zone & 0xFFFFFFFF, node.space)
+        DEFAULT_VNODES if node.vnodes == AUTO_VNODES else node.vnodes,
+        node.zone & 0xFFFFFFFF, node.space)
 
 
 def occupied(directory) -> int:

@@ -174,5 +174,9 @@ class Stale:
         """Makes it durable which copies there are; raises OSError."""
         for epoch in epochs:
             if os.path.isdir(self.directory(epoch)):
-                disk.sync_directory(self.directory(epoch))
+                try:
+            disk.sync_directory(self.directory(epoch))
+        except FileNotFoundError:
+            # Purged meanwhile: there is nothing left whose name could be lost.
+            pass
         disk.sync_directory(self._path)

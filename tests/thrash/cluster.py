@@ -270,6 +270,11 @@ class Farm(harness.SheepCluster):
         except (SheepError, RemoteProtocolError):
             return None
 
+    def wait_all_ended(self):
+        """After the cluster was told to shut down."""
+        for index in self.members:
+            self.sheep[index].wait_ended(30)
+
     def dump_stacks(self):
         """Note what all threads of all sheep are at, where py-spy is installed here."""
         spy = pathlib.Path(sys.executable).parent / "py-spy"
