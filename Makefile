@@ -14,7 +14,7 @@ SOURCES := $(wildcard sheepstack cinder_driver glance_store_driver swift_middlew
 # mke2fs, tgtd and their like stand where only root's path leads.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help venv test-venv demo test unit functional bench lint docs clean
+.PHONY: help venv test-venv demo test unit functional thrash bench lint docs clean
 .NOTPARALLEL:
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make test         all tests: unit, then functional"
 	@echo "make unit         the unit tests alone      (ARGS='regex' picks some)"
 	@echo "make functional   the functional tests alone (ARGS='-k word' picks some)"
+	@echo "make thrash N=50  break clusters so many times and check what is left of them"
 	@echo "make bench        speed of a cluster on this host; PEER=host:port sets it beside another"
 	@echo "make lint         style and syntax of the source, markup of the documents"
 	@echo "make docs         the documents as HTML, in build/html"
@@ -48,6 +49,9 @@ unit: test-venv
 functional: test-venv
 	@PYTHON=$(PYTHON) tools/packages.sh test
 	@$(PY) -m pytest tests/functional $(ARGS)
+
+thrash: test-venv
+	@$(PY) -m tests.thrash --faults $(or $(N),50) $(ARGS)
 
 bench: venv
 	@$(PY) -m benchmarks $(if $(PEER),--peer $(PEER)) $(ARGS)

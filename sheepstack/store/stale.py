@@ -173,10 +173,9 @@ class Stale:
     def sync(self, *epochs):
         """Makes it durable which copies there are; raises OSError."""
         for epoch in epochs:
-            if os.path.isdir(self.directory(epoch)):
-                try:
-            disk.sync_directory(self.directory(epoch))
-        except FileNotFoundError:
-            # Purged meanwhile: there is nothing left whose name could be lost.
-            pass
+            try:
+                disk.sync_directory(self.directory(epoch))
+            except FileNotFoundError:
+                # Purged meanwhile: there is nothing left whose name could be lost.
+                pass
         disk.sync_directory(self._path)

@@ -35,6 +35,7 @@ class _Cure(NamedTuple):
     sheep: int
     text: str
     act: Callable
+    stays: bool = False
 
 
 class Nemesis:
@@ -127,8 +128,8 @@ class Nemesis:
         log.info("nemesis: %s", cure.text)
         cure.act()
 
-    def _later(self, seconds, sheep, text, act):
-        self._cures.append(_Cure(time.monotonic() + seconds, sheep, text, act))
+    def _later(self, seconds, sheep, text, act, stays=False):
+        self._cures.append(_Cure(time.monotonic() + seconds, sheep, text, act, stays))
 
     def _broken(self):
         return {cure.sheep for cure in self._cures}
@@ -139,6 +140,9 @@ class Nemesis:
             if self._cures and len(self._broken()) + wanted > _MOST_AFFECTED:
                 self._cure_next()
                 continue
+            while any(cure.stays for cure in self._cures):
+                # It is a member all the time, but cannot recover.
+                self._cure_next()
             broken = self._broken()
             self._wait(lambda: self._farm.serves_without(broken),
                        "all but %s to recover" % sorted(broken))
@@ -328,7 +332,8 @@ class Nemesis:
             # It must start with a full disk.
             self._farm.kill(victim)
             self._farm.sheep[victim].start()
-        self._later(seconds, victim, "space on the disk of sheep %d" % victim, path.unlink)
+        self._later(seconds, victim, "space on the disk of sheep %d" % victim, path.unlink,
+                    stays=True)
 
     # -- ZooKeeper -------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import unittest
 from unittest import mock
 
 from sheepstack.store import NoSpace, ObjectStore, StoreError, StoreIOError
+from sheepstack.store.object_file import ObjectFile
 from tests.unit.store_case import IN_MEMORY, MODES, StoreTestCase, call
 
 OID = 0x1234560000000A
@@ -64,6 +65,17 @@ def _close(store):
         store.close()
     except StoreError:
         pass
+
+
+def _hope(file, offset, length):
+    """Claims nothing."""
+
+
+def _allocate(file, offset, length):
+    try:
+        file.allocate(offset, length)
+    except OSError as error:
+        raise NoSpace("no space") from error
 
 
 class FullDiskMixin:
@@ -210,6 +222,30 @@ class FullDiskMixin:
                 store = self.open(durable)
             store.close()
             shutil.rmtree(os.path.join(self.path, "store"))
+
+    def test_a_disk_that_had_less_room_than_it_said(self):
+        path = os.path.join(self.path, "file")
+        file = ObjectFile.create(path, OID, MIB, [(64 * KIB, b"x" * 4 * KIB)], 0, _hope)
+        self._fill_up()
+        before = bytes(file.read(0, MIB))
+        for claim in (_hope, _allocate):
+            with self.assertRaises(NoSpace):
+                file.write(128 * KIB, b"n" * 512 * KIB, claim)
+            self.assertEqual(before, file.read(0, MIB))
+            self.assertEqual([], file.verify())
+        with self.assertRaises(NoSpace):
+            file.write(64 * KIB, b"n" * 512 * KIB, _allocate)
+        self.assertEqual(before, file.read(0, MIB))
+        # Old bytes are gone then, but not without a trace of what is there instead.
+        with self.assertRaises(NoSpace):
+            file.write(66 * KIB, b"n" * 510 * KIB, _hope)
+        self.assertEqual([], file.verify())
+        self.assertEqual(b"x" * 2 * KIB, file.read(64 * KIB, 2 * KIB))
+        self.assertEqual(before[:64 * KIB], file.read(0, 64 * KIB))
+        self.assertEqual([], ObjectFile.open(path, OID).verify())
+        with self.assertRaises(NoSpace):
+            ObjectFile.create(path + "2", OID, MIB, [(0, bytes(MIB))], 0, _hope)
+        self.assertFalse(os.path.exists(path + "2"))
 
     def test_removing_and_discarding_make_room(self):
         for durable in MODES:
