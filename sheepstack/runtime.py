@@ -10,11 +10,12 @@ RUNTIMES = ("eventlet", "threading")
 
 name = "threading"
 _offload = None
+_sleep = None
 
 
 def choose(runtime: str) -> None:
     """Select ``runtime``, one of :data:`RUNTIMES`; raises ValueError for another."""
-    global name, _offload
+    global name, _offload, _sleep
     if runtime not in RUNTIMES:
         raise ValueError("unknown runtime '%s': choose from %s" % (runtime, ", ".join(RUNTIMES)))
     if runtime == "eventlet":
@@ -28,7 +29,14 @@ def choose(runtime: str) -> None:
 
         eventlet.monkey_patch()
         _offload = eventlet.tpool.execute
+        _sleep = eventlet.sleep
     name = runtime
+
+
+def give_way():
+    """Let other threads go on, where they do not do so by themselves."""
+    if _sleep is not None:
+        _sleep(0)
 
 
 def offload(function, *args):

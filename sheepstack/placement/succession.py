@@ -22,7 +22,8 @@ class Member(NamedTuple):
     map it was part of ("" and 0: none yet).  ``acked`` is the revision whose predecessor it
     has left, ``rolled`` the one at which it ended the writes that older revisions left pending,
     ``recovered`` the one at which it holds all it should.  ``unreachable`` names
-    the members that it cannot talk to.
+    the members that it cannot talk to.  ``born`` grows from one life of a sheep to its next: the
+    session of the life before may not have expired yet.
     """
 
     node: Node
@@ -33,17 +34,18 @@ class Member(NamedTuple):
     recovered: int = 0
     unreachable: Tuple[str, ...] = ()
     leaving: bool = False
+    born: int = 0
 
 
 def first_map(members: Iterable[Member], uuid, ctime, **settings) -> ClusterMap:
     """The map of a cluster that was formatted just now."""
-    nodes = _with_vnodes((), [member.node for member in members])
+    nodes = _with_vnodes((), [member.node for member in living(members)])
     return ClusterMap(uuid=uuid, ctime=ctime, epoch=1, nodes=sorted_nodes(nodes), **settings)
 
 
 def next_map(current: ClusterMap, members: Iterable[Member], now: int) -> Optional[ClusterMap]:
     """The map that should follow ``current``, or None where all is as it should be."""
-    members = list(members)
+    members = living(members)
     running = {member.node.incarnation: member for member in members}
     in_map = [node for node in current.nodes if node.incarnation in running]
     if current.status is Status.SHUTDOWN or not in_map:
@@ -77,9 +79,23 @@ def next_map(current: ClusterMap, members: Iterable[Member], now: int) -> Option
 
 def forced_map(current: ClusterMap, members: Iterable[Member], now: int) -> ClusterMap:
     """The map with which those present go on without waiting for the others."""
-    present = [member.node for member in members if _admissible(current, member)]
+    present = [member.node for member in living(members) if _admissible(current, member)]
     following = _changed(current, (), present, now)
     return following._replace(status=Status.OK, forced=following.revision)
+
+
+def living(members: Iterable[Member]) -> list:
+    """``members`` without those of which there is a later life at the same address."""
+    latest = {}
+    for member in members:
+        other = latest.get(member.node.key)
+        if other is None or _age(member) > _age(other):
+            latest[member.node.key] = member
+    return list(latest.values())
+
+
+def _age(member):
+    return member.born, member.node.incarnation
 
 
 def _cold_start(current, members, now):
@@ -142,18 +158,22 @@ def cut_off(members: Iterable[Member], newcomers=frozenset()) -> set:
     """Names of the fewest members to leave out so that all others reach one another.
 
     Greedy: again and again the one with most broken connections goes, of equals a newcomer
-    first and then the one that sorts last, so that every leader comes to the same result.
+    first, then one that does not complain itself (it may well be dead), then the one that
+    sorts last, so that every leader comes to the same result.
     """
+    members = list(members)
     names = {member.node.name for member in members}
     broken = {frozenset((member.node.name, other)) for member in members
               for other in member.unreachable if other in names and other != member.node.name}
+    silent = {member.node.name for member in members if not member.unreachable}
     out = set()
     while broken:
         counts = {}
         for pair in broken:
             for name in pair:
                 counts[name] = counts.get(name, 0) + 1
-        worst = max(counts, key=lambda name: (counts[name], name in newcomers, name))
+        worst = max(counts, key=lambda name: (
+            counts[name], name in newcomers, name in silent, name))
         out.add(worst)
         broken = {pair for pair in broken if worst not in pair}
     return out

@@ -22,6 +22,8 @@ _FIRST_PEER_OPCODE = int(FIRST_PEER_OPCODE)
 
 _MAX_IN_FLIGHT = 1024
 _MAX_BYTES = 128 << 20
+#: So much is handled before other connections have their turn.
+_TURN_BYTES = 8 << 20
 #: Nobody sends more before having proved to know the secret.
 _MAX_UNPROVEN = 4096
 
@@ -29,6 +31,16 @@ _MAX_UNPROVEN = 4096
 def weight_of(fields) -> int:
     """Bytes of memory that a request may come to occupy: what it brings or asks for."""
     return min(fields[5], MAX_DATA_LENGTH)
+
+
+def _first_of(messages):
+    """(those for one turn, the rest)."""
+    total = 0
+    for position, (fields, _, _) in enumerate(messages, 1):
+        total += weight_of(fields)
+        if total > _TURN_BYTES:
+            return messages[:position], messages[position:]
+    return messages, ()
 
 
 class Admission:
@@ -52,6 +64,7 @@ class Connection:
         self._sock = sock
         self.source = source
         self.gone = False
+        self.unfinished = ()
         self._dispatch = dispatch
         self._admission = admission
         self._trusted = admission.allowed(source)
@@ -68,14 +81,22 @@ class Connection:
 
     def step(self, batch) -> bool:
         """Handle the requests that have arrived."""
-        messages = self._inlet.receive()
-        if messages is None or self.gone:
-            return False
-        with self._counting:
-            self._in_flight += len(messages)
-            for fields, _, _ in messages:
-                self._bytes += weight_of(fields)
-            self._full = self._in_flight > _MAX_IN_FLIGHT or self._bytes > _MAX_BYTES
+        if self.unfinished and not self.gone:
+            messages, self.unfinished = self.unfinished, ()
+            total = _TURN_BYTES + 1
+        else:
+            messages = self._inlet.receive()
+            if messages is None or self.gone:
+                return False
+            with self._counting:
+                self._in_flight += len(messages)
+                before = self._bytes
+                for fields, _, _ in messages:
+                    self._bytes += weight_of(fields)
+                total = self._bytes - before
+                self._full = self._in_flight > _MAX_IN_FLIGHT or self._bytes > _MAX_BYTES
+        if total > _TURN_BYTES:
+            messages, self.unfinished = _first_of(messages)
         dispatch = self._dispatch
         for fields, header, payload in messages:
             if not self._trusted or fields[1] in _AUTH_OPCODES:

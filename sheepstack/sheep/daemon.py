@@ -147,13 +147,13 @@ class Sheep:
             raise StartError("cannot listen on %s: %s" % (options.sock, error)) from None
         for sock in sockets:
             self._listeners.append(Listener(sock, self._dispatch, admission, self._receiver))
-        for listener in self._listeners:
-            listener.start()
         try:
             self._membership.start()
         except (CoordinationError, WrongCluster) as error:
             self._close()
             raise StartError(str(error)) from None
+        for listener in self._listeners:
+            listener.start()
         self._settler.start()
         self._reclaim.start()
         log.info("sheep %s runs on %s", self._state.name, options.store_dir)

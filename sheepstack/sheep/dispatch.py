@@ -56,7 +56,9 @@ class Dispatcher:
             return Result.SHUTDOWN
         if view.map is None:
             return Result.WAIT_FOR_FORMAT
-        return Result.WAIT_FOR_JOIN
+        # While we join a cluster that runs, clients wait a moment: a guest that was with us
+        # before a restart takes an error for a broken disk.
+        return None if self._state.is_joining() else Result.WAIT_FOR_JOIN
 
     def _answer(self, part, fields, header, payload, connection):
         response, data = part.handle(header, payload)

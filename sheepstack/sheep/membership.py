@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _REJOIN_SECONDS = 0.5
+#: So many session timeouts may a member be silent whose session lives.
+_SILENCE = 1.5
+#: How long clients are kept waiting for a sheep that joins.
+_JOIN_SECONDS = 15.0
 
 
 class WrongCluster(Exception):
@@ -53,7 +57,7 @@ class Membership:
         self._service = service
         self._receiver = receiver
         self._fatal = fatal
-        self._incarnation = uuid.uuid4().hex
+        self._be_born()
         self._coordinator = None
         self._links = {}
         self._published = None
@@ -74,10 +78,18 @@ class Membership:
         self._connect()
         self._look()
         self._check_cluster()
+        if self._map is not None:
+            self._state.change_view(map=self._map)
+            if _is_running(self._map, self._members):
+                self._state.joining(_JOIN_SECONDS)
         self._publish()
         threading.Thread(target=self._run, daemon=True, name="membership").start()
         threading.Thread(target=self._recover, daemon=True, name="recovery").start()
         threading.Thread(target=self._watch_links, daemon=True, name="links").start()
+
+    def _be_born(self):
+        self._incarnation = uuid.uuid4().hex
+        self._born = time.time_ns()
 
     def look_again(self):
         """A peer knows of a newer map than we do."""
@@ -140,7 +152,7 @@ class Membership:
         log.warning("the session was lost: leaving, to come back as a joiner")
         self._leave_map()
         self._coordinator.close()
-        self._incarnation = uuid.uuid4().hex
+        self._be_born()
         while not self._state.stopping.is_set():
             try:
                 self._connect()
@@ -544,7 +556,8 @@ class Membership:
                 self._wake.set()
 
     def _unreachable(self):
-        limit = time.monotonic() - self._coordinator.session_timeout
+        # Who is dead is out by the end of its session, and no quarrel about it is wanted.
+        limit = time.monotonic() - _SILENCE * self._coordinator.session_timeout
         names = {member.node.incarnation: member.node.name for member in self._members.values()}
         return tuple(sorted(names[incarnation] for incarnation, link in list(self._links.items())
                             if incarnation in names and link.last_heard < limit))
@@ -556,7 +569,7 @@ class Membership:
             node=self._node(), uuid=self._identity.get("uuid", ""),
             last_revision=self._identity.get("last_revision", 0), acked=self._acked,
             rolled=self._rolled, recovered=self._recovered, unreachable=self._unreachable(),
-            leaving=self._leaving)
+            leaving=self._leaving, born=self._born)
         if member != self._published:
             self._coordinator.publish(encode_member(member))
             self._published = member

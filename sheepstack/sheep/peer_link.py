@@ -155,6 +155,9 @@ class PeerLink:
         self.last_heard = time.monotonic()
         self._receiver.serve(sock, self)
 
+    #: All that has arrived is handled in one step.
+    unfinished = False
+
     def step(self, batch) -> bool:
         """Pass the answers that have arrived to their callbacks."""
         messages = self._inlet.receive()

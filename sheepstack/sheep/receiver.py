@@ -1,9 +1,10 @@
 """Who waits for bytes on the many sockets of a sheep.
 
 A *channel* is the receiving end of one connection: ``step(batch)`` takes what has arrived,
-handles it and returns False at the end of the stream; ``congested()`` tells that no more
-should be taken for now, and ``when_clear(callback)`` that ``callback()`` is wanted once that
-is over; ``ended(error)`` is called once, last.
+handles it and returns False at the end of the stream; ``unfinished`` is true where that was
+so much that another step should follow once others had their turn; ``congested()`` tells
+that no more should be taken for now, and ``when_clear(callback)`` that ``callback()`` is
+wanted once that is over; ``ended(error)`` is called once, last.
 
 Under eventlet each channel has a green thread of its own.  Under native threads one thread
 waits for all of them: handing the interpreter from thread to thread for every message costs
@@ -38,6 +39,9 @@ def _serve(channel):
     try:
         while channel.step(batch):
             batch.flush()
+            if channel.unfinished:
+                runtime.give_way()
+                continue
             while channel.congested():
                 clear.clear()
                 channel.when_clear(clear.set)
@@ -56,6 +60,7 @@ class Poller:
     def __init__(self):
         self._epoll = select.epoll()
         self._channels = {}
+        self._unfinished = {}
         self._thread = None
         self._lock = threading.Lock()
 
@@ -72,9 +77,12 @@ class Poller:
     def _run(self):
         batch = Batch()
         while True:
-            for number, _ in self._epoll.poll():
-                channel = self._channels.get(number)
-                if channel is not None:
+            ready = [number for number, _ in self._epoll.poll(0 if self._unfinished else -1)]
+            turns = {number: self._channels.get(number) for number in ready}
+            turns.update(self._unfinished)
+            self._unfinished.clear()
+            for number, channel in turns.items():
+                if channel is not None and self._channels.get(number) is channel:
                     self._step(number, channel, batch)
             try:
                 batch.flush()
@@ -85,7 +93,9 @@ class Poller:
         error = None
         try:
             if channel.step(batch):
-                if channel.congested():
+                if channel.unfinished:
+                    self._unfinished[number] = channel
+                elif channel.congested():
                     self._epoll.modify(number, 0)
                     channel.when_clear(lambda: self._resume(number, channel))
                 return

@@ -201,12 +201,14 @@ class Recovery:
         view = self._state.view
         if view.revision != revision:
             return False
-        policy = self._table.policy_of(oid)
+        # Where the policy would have to be read, that might need the very bytes we repair.
+        policy = self._table.policy_if_known(oid)
+        nodes = view.ring.holders(oid, policy.width) if policy else range(len(view.map.nodes))
         good = True
         for block in self._store.verify(oid):
             offset = block * 4096
             length = min(4096, self._store.size(oid) - offset)
-            for node in view.ring.holders(oid, policy.width):
+            for node in nodes:
                 if node == view.index:
                     continue
                 answer = view.links[node].call(
@@ -302,8 +304,13 @@ class Recovery:
             return False
         size, stamp, extents = peer.unpack_extents(answer.payload)
         waiter = _Waiter(used=False)
+        same = self._equal_copy_set_aside(oid, size, extents)
 
         def put():
+            if same is not None:
+                self._store.promote(oid, same)
+                self._store.settle(oid, stamp)
+                return
             waiter.used = True
             self._store.create_sparse(oid, size, extents, stamp, waiter)
 
@@ -311,6 +318,31 @@ class Recovery:
         waiter.wait()
         self._lost.discard(oid)
         self._no_room.discard(oid)
+        return True
+
+    def _equal_copy_set_aside(self, oid, size, extents):
+        """The revision of a copy here that has the same content, or None.
+
+        It takes no space to use that one, which there may not be on a full disk.
+        """
+        for revision, _, own_size in self._store.stale_info(oid):
+            try:
+                if own_size == size and self._is_equal(oid, revision, extents):
+                    return revision
+            except StoreError as error:
+                log.info("copy of %016x as of revision %d: %s", oid, revision, error)
+        return None
+
+    def _is_equal(self, oid, revision, extents):
+        store = self._store
+        if any(store.stale_read(oid, revision, offset, len(data)) != data
+               for offset, data in extents):
+            return False
+        covered = [(offset, offset + len(data)) for offset, data in extents]
+        for offset, length in store.stale_extents(oid, revision):
+            for start, end in _without(offset, offset + length, covered):
+                if bytes(store.stale_read(oid, revision, start, end - start)).strip(b"\0"):
+                    return False
         return True
 
     def _accounted_for(self, view, oid, policy):
@@ -486,6 +518,18 @@ class Recovery:
             if left <= 0:
                 return
             self._state.wait_view(view.revision, min(left, _RETRY_SECONDS))
+
+
+def _without(start, end, covered):
+    """Parts of [start, end) outside of the ``covered`` ranges, which are in order."""
+    for first, last in covered:
+        if last <= start or first >= end:
+            continue
+        if first > start:
+            yield start, first
+        start = max(start, last)
+    if start < end:
+        yield start, end
 
 
 class Throttle:

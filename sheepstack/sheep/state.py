@@ -35,6 +35,7 @@ class ClusterState:
         self._lease = lambda: False
         self._history = None
         self._rings = {}
+        self._joining_until = 0.0
         self._kicked = threading.Event()
         self._unsettled = threading.Event()
 
@@ -114,6 +115,14 @@ class ClusterState:
                 self._rings.clear()
             ring = self._rings[cluster_map.revision] = Ring.of(cluster_map)
         return ring
+
+    def joining(self, seconds):
+        """A cluster that runs is about to take us in; clients may wait for so long."""
+        self._joining_until = time.monotonic() + seconds
+
+    def is_joining(self) -> bool:
+        """True while it is worth a client's while to wait for us to become a member."""
+        return time.monotonic() < self._joining_until
 
     # -- signals between threads -----------------------------------------------------------
 

@@ -64,6 +64,9 @@ class VdiRequests:
     def forwarded(self, peer_header, payload, reply):
         """Another sheep passes on a client's request because we lead."""
         ctime = PEER_REQUEST.unpack(peer_header)[7]
+        if len(payload) < HEADER_SIZE:
+            reply(Result.INVALID_PARMS)
+            return
         if not self._leads():
             reply(Result.AGAIN)
             return

@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import signal
 
 import pytest
 
@@ -57,7 +56,8 @@ def test_waits_for_the_nodes_of_the_last_epoch(make_cluster):
     cluster = make_cluster(4)
     content = fill(cluster.client(), "disk", 8)
     epoch = cluster.info(0).epoch
-    cluster.kill_all(signal.SIGTERM)
+    cluster.dog("cluster", "shutdown")
+    cluster.wait_ended()
     start_in_turn(cluster, (3, 1, 0))
     cluster.wait_status(admin.ClusterStatus.WAIT)
     with pytest.raises(WaitingForNodes):
@@ -74,8 +74,8 @@ def test_waits_for_the_nodes_of_the_last_epoch(make_cluster):
 def test_forced_to_go_on_without_a_node(make_cluster):
     cluster = make_cluster(4)
     content = fill(cluster.client(), "disk", 8)
-    # The last one to go has seen what the others have not.
-    cluster.kill_all(signal.SIGTERM)
+    cluster.dog("cluster", "shutdown")
+    cluster.wait_ended()
     start_in_turn(cluster, (3, 1, 0))
     cluster.wait_status(admin.ClusterStatus.WAIT)
     cluster.dog("cluster", "recover", "force", "-f")

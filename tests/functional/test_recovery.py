@@ -39,7 +39,6 @@ def test_a_second_sheep_dies_in_the_middle_of_recovery(make_cluster):
     cluster.kill(4)
     wait_until(lambda: cluster.recovery(0).nr_finished >= 2, 30, "recovery to be under way")
     cluster.kill(3)
-    cluster.dog("node", "recovery")
     wait_until(lambda: len(cluster.info(0).nodes) == 3, 30, "three nodes")
     cluster.wait_recovered()
     check(cluster.client(), "disk", content)

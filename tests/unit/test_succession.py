@@ -123,3 +123,18 @@ class CutOffTest(unittest.TestCase):
 
     def test_complaints_about_strangers_do_not_count(self):
         self.assertEqual(cut_off([A._replace(unreachable=("zz:1",)), B]), set())
+
+
+class TwoLivesTest(unittest.TestCase):
+    def test_the_life_before_counts_no_more_though_its_session_lives(self):
+        """A sheep was killed and started again sooner than its old session expires."""
+        before, again = B._replace(born=1), member("b", run=2, born=2)
+        for present in ([A, before, again], [A, again, before]):
+            following = next_map(running(A, B), present, 9)
+            self.assertEqual([node.incarnation for node in following.nodes], ["a1", "b2"])
+            self.assertIsNone(next_map(following, present, 9))
+
+    def test_of_two_who_lost_each_other_the_silent_one_goes(self):
+        for complaining, silent in ((A, B), (B, A)):
+            complaining = complaining._replace(unreachable=(silent.node.name,))
+            self.assertEqual(cut_off([complaining, silent]), {silent.node.name})
