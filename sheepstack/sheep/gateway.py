@@ -432,7 +432,7 @@ class Gateway:
             holders = view.ring.holders(oid, scheme.width)
             if not holders:
                 return Result.HALT, b""
-            absent = []
+            absent, broken = [], 0
             for node in _nearest_first(holders, view.index):
                 result, data = self._read_from(view, node, oid, offset, length)
                 if result == Result.SUCCESS:
@@ -444,8 +444,11 @@ class Gateway:
                     return result, b""
                 if result == Result.NO_OBJ:
                     absent.append(node)
+                broken += result == Result.EIO
             if len(absent) == len(holders):
                 return Result.NO_OBJ, b""
+            if len(absent) + broken == len(holders):
+                return Result.EIO, b""
             self._state.wait_view(view.revision, _PARK_SECONDS)
 
     def _read_from(self, view, node, oid, offset, length):

@@ -596,7 +596,7 @@ class Membership:
 
 def _is_running(cluster_map, members):
     """True where some daemon that the map means is alive."""
-    alive = {member.node.incarnation for member in members.values()}
+    alive = {member.node.incarnation for member in succession.living(members.values())}
     return any(node.incarnation in alive for node in cluster_map.nodes)
 
 

@@ -44,6 +44,7 @@ class VdiService:
         self._gateway = gateway
         self._table = table
         self._catalogue = None
+        self._gaps_at = 0
         self.lock = threading.RLock()
         self.reclaim = None
 
@@ -65,15 +66,24 @@ class VdiService:
         return view.revision
 
     def catalogue(self) -> Catalogue:
-        """What VDIs there are; reads all inodes when this sheep has just become the leader."""
+        """What VDIs there are; reads all inodes when this sheep has just become the leader.
+
+        Read while all holders of some were away it counts for as long as those are.
+        """
         with self.lock:
+            view = self._state.view
+            if self._gaps_at not in (0, view.revision):
+                self._catalogue = None
             if self._catalogue is None:
                 self._catalogue = self._rebuild()
             return self._catalogue
 
     def _rebuild(self):
-        self._state.wait_open()
+        view = self._state.wait_open()
         revision = self.leading()
+        if view is None or view.revision != revision:
+            raise Failure(Result.AGAIN)
+        self._gaps_at = revision if view.bereft else 0
         vids = set()
         for answer in self._state.call_all({"call": "inodes"}):
             vids |= set(answer)

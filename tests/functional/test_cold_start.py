@@ -78,7 +78,9 @@ def test_forced_to_go_on_without_a_node(make_cluster):
     cluster.wait_ended()
     start_in_turn(cluster, (3, 1, 0))
     cluster.wait_status(admin.ClusterStatus.WAIT)
-    cluster.dog("cluster", "recover", "force", "-f")
+    # Only when all know that it is gone: until its session expires it may be running.
+    wait_until(lambda: not cluster.dog("cluster", "recover", "force", "-f", check=False).status,
+               30, "the force to be accepted")
     cluster.wait_recovered()
     check(cluster.client(), "disk", content)
     with cluster.client().open_vdi("disk", lock=False) as vdi:

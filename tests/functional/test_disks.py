@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from sheepstack.client.errors import NoSpace
+from sheepstack.client.errors import InputOutputError, NoSpace
 from sheepstack.store.object_file import FOOTER_SIZE
 from sheepstack.wire import inode_layout as layout
 from sheepstack.wire import oid as oids
@@ -129,15 +129,34 @@ def test_rot_under_a_running_sheep_is_noticed_and_repaired(cluster, what):
         flip(path, position)
         check(cluster.client(index), "disk", content)
         wait_until(lambda: path.read_bytes() == sound, 10, "the copy to be repaired")
-        # A write to a part of a damaged block must not take over the damage.
-        flip(path, position)
         if what == "data":
+            # A write to a part of a damaged block must not take over the damage.
+            flip(path, position)
             with cluster.client(index).open_vdi("disk", lock=False) as vdi:
                 vdi.pwrite(position // 4096 * 4096, content[min(content)][:10])
                 at = position // 4096 * 4096 - min(content)
                 data = content[min(content)]
                 content[min(content)] = data[:at] + data[:10] + data[at + 10:]
             check(cluster.client(index), "disk", content)
+    wait_order(cluster)
+
+
+def test_what_is_damaged_everywhere_is_an_error_and_nothing_else(cluster):
+    content = fill(cluster.client(), "disk", 2, piece=MIB)
+    vid = cluster.client().lookup("disk").vdi_id
+    wait_order(cluster)
+    damaged, sound = sorted(content)
+    for path in cluster.object_files(oids.data_oid(vid, 0)):
+        flip(path, damaged + 9000)
+    with cluster.client().open_vdi("disk", lock=False) as vdi:
+        with pytest.raises(InputOutputError):
+            vdi.pread(damaged, MIB)
+        assert vdi.pread(sound, MIB) == content[sound]
+        block = (damaged + 9000) // 4096 * 4096
+        vdi.pwrite(block, bytes(4096))
+        data = content[damaged]
+        expected = data[:block - damaged] + bytes(4096) + data[block + 4096 - damaged:]
+        assert vdi.pread(damaged, MIB) == expected
     wait_order(cluster)
 
 

@@ -34,7 +34,7 @@ def check(client, name, content, snapshot=None):
 
 
 def test_a_second_sheep_dies_in_the_middle_of_recovery(make_cluster):
-    cluster = make_cluster(5, settings={"options": ["-R", "max=1,interval=20"]})
+    cluster = make_cluster(5, settings={"options": ["-R", "max=1,interval=100"]})
     content = fill(cluster.client(), "disk", 60)
     cluster.kill(4)
     wait_until(lambda: cluster.recovery(0).nr_finished >= 2, 30, "recovery to be under way")
