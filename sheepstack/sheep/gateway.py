@@ -265,9 +265,11 @@ class Gateway:
             return
 
         def done(result, last):
-            self._collected(attempt, index, result, last, batch if inline else None)
+            # A thread of the store may be so fast that we are still here; the batch is ours.
+            mine = inline and threading.get_ident() == home
+            self._collected(attempt, index, result, last, batch if mine else None)
 
-        inline = True
+        inline, home = True, threading.get_ident()
         try:
             self.apply(write.kind, write.oid, write.revision, write.stamp, part.offset,
                        part.size, part.data, done)

@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import threading
 
 from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.sheep.connection import weight_of
@@ -96,9 +97,11 @@ class PeerService:
 
     def _write(self, opcode, oid, revision, stamp, offset, size, payload, reply, batch):
         def done(result, last):
-            reply(result, last, batch=batch if inline else None)
+            # A thread of the store may be so fast that we are still here; the batch is ours.
+            mine = inline and threading.get_ident() == home
+            reply(result, last, batch=batch if mine else None)
 
-        inline = True
+        inline, home = True, threading.get_ident()
         try:
             self._gateway.apply(opcode, oid, revision, stamp, offset, size, payload, done)
         except NotHere:
