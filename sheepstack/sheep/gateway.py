@@ -401,12 +401,6 @@ class Gateway:
                 write.not_before = 0.0
                 self._workers.submit(self._start, write, None)
 
-    def abandon_parked(self, result):
-        """Answer all that waits with ``result``: there is nothing to wait for any more."""
-        while self._parked:
-            write = self._parked.popleft()
-            self._workers.submit(self._end, write, result, None)
-
     def roll(self, oid, start, end, policy):
         """End an orphaned write; see :mod:`sheepstack.sheep.replica`."""
         self._start(Write(PeerOp.WRITE, oid, start, b"", 0, policy, _ignore, (start, end)), None)

@@ -585,10 +585,6 @@ class Membership:
         """Nodes that run, for listings before a cluster is formatted."""
         return [member.node for member in self._members.values()]
 
-    def waiting_for(self):
-        """True while a cluster that was formatted waits for its nodes."""
-        return self._map is not None and self._state.view.index < 0
-
     def lock_service(self):
         """The coordinator, for named locks."""
         return self._coordinator

@@ -55,7 +55,6 @@ class PeerLink:
         self._outlet = None
         self._closed = threading.Event()
         self._pinging = False
-        self._connected = threading.Event()
         self.last_heard = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True, name="link-" + name)
         self._thread.start()
@@ -63,10 +62,6 @@ class PeerLink:
     @property
     def is_up(self):
         return self._outlet is not None
-
-    def wait_up(self, timeout):
-        """True once there is a connection; waits for it at most ``timeout`` seconds."""
-        return self._connected.wait(timeout)
 
     def submit(self, opcode, revision, callback, oid=0, stamp=0, settled=0, offset=0,
                length=0, buffers=(), data_length=0, flags=0, batch=None):
@@ -151,7 +146,6 @@ class PeerLink:
         self._lost.clear()
         self._inlet = Inlet(sock, _response_length, self._receiver.blocking)
         self._outlet = LinkOutlet(sock)
-        self._connected.set()
         self.last_heard = time.monotonic()
         self._receiver.serve(sock, self)
 
@@ -183,7 +177,6 @@ class PeerLink:
 
     def _drop(self, sock):
         outlet, self._outlet = self._outlet, None
-        self._connected.clear()
         if outlet is not None:
             outlet.close()
         sock.close()
