@@ -12,6 +12,7 @@ import threading
 
 from sheepstack.sheep.vdi_service import Failure
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
+from sheepstack.sheep.workers import in_lanes
 from sheepstack.wire import oid as oids
 from sheepstack.wire.inode import unpack_map
 from sheepstack.wire.peer import PeerOp
@@ -95,27 +96,13 @@ class Reclaim:
             policy = entry_of(inode).policy
         except UnknownVdi:
             policy = self._state.view.map.copies
-        queue, take, failed = iter(garbage), threading.Lock(), []
 
-        def lane():
-            while True:
-                with take:
-                    oid = next(queue, None)
-                if oid is None:
-                    return
-                result = self._gateway.write_wait(
-                    PeerOp.REMOVE, oid, 0, b"", 0, policy, revision)
-                if result not in (Result.SUCCESS, Result.NO_OBJ):
-                    failed.append(result)
+        def remove(oid):
+            result = self._gateway.write_wait(PeerOp.REMOVE, oid, 0, b"", 0, policy, revision)
+            if result not in (Result.SUCCESS, Result.NO_OBJ):
+                raise Failure(result)
 
-        threads = [threading.Thread(target=lane, daemon=True)
-                   for _ in range(min(_LANES, len(garbage)))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failed:
-            raise Failure(failed[0])
+        in_lanes(remove, garbage, _LANES)
 
     def _free(self, vid):
         """No object of ``vid`` is left: its children move up, its inode goes."""

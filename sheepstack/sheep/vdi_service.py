@@ -13,6 +13,7 @@ from sheepstack.redundancy import policy as policies
 from sheepstack.redundancy.replication import UnsupportedPolicy, scheme_of
 from sheepstack.sheep.catalogue import Catalogue
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
+from sheepstack.sheep.workers import in_lanes
 from sheepstack.wire import inode_layout as layout
 from sheepstack.wire import oid as oids
 from sheepstack.wire.hashing import fnv1a_64, vdi_name_hash
@@ -98,24 +99,14 @@ class VdiService:
         return catalogue
 
     def _read_headers(self, vids):
-        queue, take, headers = iter(vids), threading.Lock(), []
+        headers = []
 
-        def lane():
-            while True:
-                with take:
-                    vid = next(queue, None)
-                if vid is None:
-                    return
-                inode = self._read_header(vid)
-                if inode is not None:
-                    headers.append(inode)
+        def read(vid):
+            inode = self._read_header(vid)
+            if inode is not None:
+                headers.append(inode)
 
-        threads = [threading.Thread(target=lane, daemon=True)
-                   for _ in range(min(_LANES, len(vids)))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_lanes(read, vids, _LANES)
         return headers
 
     def _read_header(self, vid):

@@ -40,3 +40,32 @@ class Workers:
                 log.exception("%s failed", function)
             with self._lock:
                 self._idle += 1
+
+
+def in_lanes(function, items, lanes):
+    """Call ``function(item)`` for each of ``items`` in at most ``lanes`` threads, and wait.
+
+    Raises the first exception that a call raised; items not begun by then are left out.
+    """
+    items = list(items)
+    queued, take, errors = iter(items), threading.Lock(), []
+
+    def lane():
+        while not errors:
+            with take:
+                item = next(queued, None)
+            if item is None:
+                return
+            try:
+                function(item)
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=lane, daemon=True)
+               for _ in range(min(lanes, len(items)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
