@@ -98,16 +98,32 @@ class ObjectStore:
         replay = Replay(layout.journals)
         if replay.records:
             _LOG.info("%s: replaying %d records of the journal", layout.path, replay.records)
+        unflushed = replay.records or (self.durable and not activity.flushed)
+        lost = unflushed and self._failed_to_flush()
         core.break_objects(replay.apply(layout))
         core.index.fill(object_ids(layout.objects))
-        if replay.damaged or (activity.is_new and len(core.index)):
+        if lost or replay.damaged or (activity.is_new and len(core.index)):
             activity.all_suspect = True
         self._find_suspects(replay.oids)
-        if replay.records or (self.durable and not activity.flushed):
+        if unflushed:
             # What the journals said, and what a run without durable writes left behind.
             disk.syncfs(layout.fd)
         activity.mark(flushed=False)
         self._start_journal(replay, journal_size)
+
+    def _failed_to_flush(self) -> bool:
+        """True where the filesystem lost, earlier on, something that nobody was told of.
+
+        The kernel reports that to the first who flushes.  Told of it only after the journals
+        were applied, one could not know that it is not they who failed.
+        """
+        try:
+            disk.syncfs(self._layout.fd)
+        except OSError as error:
+            _LOG.warning("%s: an earlier run could not write everything: %s",
+                         self._layout.path, error)
+            return True
+        return False
 
     def _find_suspects(self, journaled):
         activity, index = self._activity, self._core.index
