@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 
+from sheepstack.export.iscsi import Tgtd as Control
 from tests.functional.harness import HOST, free_port, start, wait_until
 
 MISSING = [program for program in (
@@ -50,21 +51,27 @@ class Tgtd:
     def __init__(self, directory):
         self.log = pathlib.Path(directory) / "tgtd.log"
         self.port = free_port()
-        self._control = str(next(_numbers))
+        self.control_port = str(next(_numbers))
         self._ids = itertools.count(1)
         # The addresses of Unix sockets have room for 107 bytes only.
         self._short = pathlib.Path(tempfile.mkdtemp(prefix="tgt."))
-        self._environment = {**os.environ, "TGT_IPC_SOCKET": str(self._short / "control")}
-        with self.log.open("ab") as log:
-            self._process = start(
-                ["tgtd", "-f", "-C", self._control, "--iscsi",
-                 "portal=%s:%d" % (HOST, self.port)],
-                env=self._environment, stdout=log, stderr=subprocess.STDOUT)
+        self.control_socket = str(self._short / "control")
+        self._environment = {**os.environ, "TGT_IPC_SOCKET": self.control_socket}
+        #: How sheepstack commands it.
+        self.control = Control(self.control_port, self.control_socket)
         try:
-            wait_until(self._answers, 20, lambda: "tgtd to answer; %s" % self.log.read_text())
+            self.start()
         except BaseException:
             self.close()
             raise
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self._process = start(
+                ["tgtd", "-f", "-C", self.control_port, "--iscsi",
+                 "portal=%s:%d" % (HOST, self.port)],
+                env=self._environment, stdout=log, stderr=subprocess.STDOUT)
+        wait_until(self._answers, 20, lambda: "tgtd to answer; %s" % self.log.read_text())
 
     def _answers(self):
         assert self._process.poll() is None, "tgtd ended: %s" % self.log.read_text()
@@ -72,7 +79,7 @@ class Tgtd:
 
     def _run(self, *words):
         return subprocess.run(
-            ["tgtadm", "-C", self._control, "--lld", "iscsi", *map(str, words)],
+            ["tgtadm", "-C", self.control_port, "--lld", "iscsi", *map(str, words)],
             env=self._environment, capture_output=True, text=True, timeout=60)
 
     def admin(self, *words) -> str:
@@ -87,10 +94,7 @@ class Tgtd:
         number = next(self._ids)
         name = _IQN % number
         if over == "unix":
-            directory = self._short / ("sheep%d" % sheep.index)
-            if not directory.exists():
-                directory.symlink_to(sheep.socket.parent)
-            source = "unix:%s" % (directory / sheep.socket.name)
+            source = self.gateway(sheep)
         else:
             source = "tcp:%s:%d" % (HOST, sheep.port)
         self.admin("--op", "new", "--mode", "target", "--tid", number, "-T", name)
@@ -98,6 +102,13 @@ class Tgtd:
                    "--bstype", "sheepdog", "--backing-store", "%s:%s" % (source, vdi))
         self.admin("--op", "bind", "--mode", "target", "--tid", number, "-I", "ALL")
         return Disk("%s:%d" % (HOST, self.port), name, self.log)
+
+    def gateway(self, sheep) -> str:
+        """The Unix socket of a sheep of the harness, by a path that is short enough."""
+        directory = self._short / ("sheep%d" % sheep.index)
+        if not directory.exists():
+            directory.symlink_to(sheep.socket.parent)
+        return "unix:%s" % (directory / sheep.socket.name)
 
     def withdraw(self, disk):
         """End an export; tgtd closes the VDI."""
@@ -110,24 +121,32 @@ class Tgtd:
             ["iscsi-ls", "iscsi://%s:%d" % (HOST, self.port)], capture_output=True, text=True,
             check=True, timeout=60).stdout
 
-    def close(self):
+    def kill(self):
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+
+    def close(self):
+        self.kill()
         shutil.rmtree(self._short)
 
 
 class Disk:
-    """A logical unit as initiators see it.  ``log`` is tgtd's, for the report of a failure."""
+    """A logical unit as initiators see it.  ``log`` is tgtd's, for the report of a failure.
 
-    def __init__(self, portal, name, log):
+    ``chap``: (user, password) to log in with.  ``read_only``: how programs open it.
+    """
+
+    def __init__(self, portal, name, log, chap=None, read_only=False):
         self.portal = portal
         self.name = name
         self._log = log
+        self._mode = ["-r"] if read_only else []
+        self._login = "%s%%%s@" % tuple(chap) if chap else ""
 
     @property
     def url(self) -> str:
-        return "iscsi://%s/%s/1" % (self.portal, self.name)
+        return "iscsi://%s%s/%s/1" % (self._login, self.portal, self.name)
 
     def tool(self, *argv) -> str:
         """What a program prints that gets our URL at its end.  Raises AssertionError."""
@@ -144,7 +163,7 @@ class Disk:
 
     def io(self, *commands) -> str:
         """Commands of qemu-io, in one session of its own; what they print."""
-        argv = ["qemu-io", "-f", "raw", "-t", "none"]
+        argv = ["qemu-io", *self._mode, "-f", "raw", "-t", "none"]
         for command in commands:
             argv += ["-c", command]
         return self.tool(*argv)

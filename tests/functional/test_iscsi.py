@@ -1,0 +1,251 @@
+"""VDIs as iSCSI targets: sheepstack's library and ``sheep-iscsi``, Debian's tgtd and libiscsi."""
+
+import concurrent.futures
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from sheepstack.client import NoSuchTag, NoSuchVdi
+from sheepstack.export.iscsi import (
+    ANYBODY, BadTarget, Chap, TargetConflict, Targets, TgtdUnreachable)
+from sheepstack.export.iscsi import Tgtd as Control
+from tests.functional.client_behaviour import MIB
+from tests.functional.tgt import MISSING, Disk, Tgtd
+
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason="not installed: %s" % ", ".join(MISSING)),
+    pytest.mark.skipif(os.geteuid() != 0, reason="tgtd serves only root"),
+    pytest.mark.deployment("eventlet+local"),
+]
+
+SIZE = 32 * MIB
+NAME = "iqn.2026-11.org.example:disk"
+OTHER = "iqn.2026-11.org.example:other"
+CHAP = Chap("alice", "correct-horse")
+HOST_A = "iqn.1993-08.org.debian:01:a"
+
+
+@pytest.fixture
+def tgtd(tmp_path):
+    daemon = Tgtd(tmp_path)
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def cluster(make_cluster):
+    """One sheep, whose clients tgtd and we are."""
+    return make_cluster(nodes=1, copies=1, settings={"sync": False})
+
+
+@pytest.fixture
+def client(cluster):
+    client = cluster.client()
+    client.create_vdi("disk", SIZE)
+    return client
+
+
+@pytest.fixture
+def targets(cluster, tgtd, tmp_path):
+    return Targets(tgtd.gateway(cluster.sheep[0]), tmp_path / "targets", tgtd=tgtd.control)
+
+
+@pytest.fixture
+def disk(tgtd):
+    """Function that gives a target as an initiator sees it that logs in with ``chap``."""
+    def disk(name=NAME, chap=None, read_only=False):
+        return Disk("127.0.0.1:%d" % tgtd.port, name, tgtd.log, chap, read_only)
+    return disk
+
+
+def is_write_protected(disk) -> bool:
+    done = subprocess.run(["qemu-io", "-f", "raw", "-c", "write 0 64k", disk.url],
+                          capture_output=True, text=True, timeout=60)
+    return done.returncode != 0 and "write protected" in done.stderr
+
+
+def log_in(disk, initiator=None) -> str:
+    """How a login as ``initiator`` ends: "" where it succeeds."""
+    argv = ["iscsi-inq", *(["-i", initiator] if initiator else []), disk.url]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    return done.stderr + done.stdout if done.returncode else ""
+
+
+def test_a_target_comes_and_goes(client, targets, tgtd, disk):
+    made = targets.create(NAME, "disk", addresses=[ANYBODY])
+    assert targets.list() == [made] and targets.get(NAME) == made
+    assert NAME in tgtd.targets()
+    disk().io("write -P 5 0 1M", "flush")
+    assert targets.create(NAME, "disk", addresses=[ANYBODY]) == made
+    disk().io("read -P 5 0 1M")
+    with client.open_vdi("disk", read_only=True) as vdi:
+        assert vdi.pread(0, MIB) == b"\5" * MIB
+    assert "Vendor:SHEEP" in disk().tool("iscsi-inq")
+    targets.delete(NAME)
+    targets.delete(NAME)
+    assert not targets.list() and not tgtd.control.targets()
+    assert "Login Failed" in log_in(disk())
+
+
+def test_who_may_log_in(client, targets, disk):
+    targets.create(NAME, "disk", chap=CHAP, initiators=[HOST_A])
+    assert log_in(disk(chap=CHAP), HOST_A) == ""
+    assert "Authentication failure" in log_in(disk(), HOST_A)
+    assert "Authentication failure" in log_in(disk(chap=("alice", "wrong-horse")), HOST_A)
+    assert "Authentication failure" in log_in(disk(chap=("bob", CHAP.password)), HOST_A)
+    assert "Login Failed" in log_in(disk(chap=CHAP), "iqn.1993-08.org.debian:01:b")
+    targets.create(NAME, "disk", chap=CHAP, addresses=["192.0.2.0/24"])
+    assert "Login Failed" in log_in(disk(chap=CHAP), HOST_A)
+    targets.create(NAME, "disk", chap=CHAP, addresses=["192.0.2.0/24", "127.0.0.0/8"])
+    assert log_in(disk(chap=CHAP), HOST_A) == ""
+    targets.create(NAME, "disk", chap=CHAP)
+    assert "Login Failed" in log_in(disk(chap=CHAP), HOST_A)
+
+
+def test_accounts_end_with_the_last_target_that_has_them(client, targets, tgtd):
+    client.create_vdi("other", SIZE)
+    targets.create(NAME, "disk", chap=CHAP)
+    targets.create(OTHER, "other", chap=CHAP)
+    with pytest.raises(TargetConflict, match="another password"):
+        targets.create(NAME + "2", "disk", chap=Chap("alice", "something-else"))
+    with pytest.raises(TargetConflict, match="another chap"):
+        targets.create(NAME, "disk", chap=Chap("bob", "correct-horse"))
+    targets.delete(NAME)
+    assert tgtd.control.accounts() == {"alice"}
+    targets.delete(OTHER)
+    assert not tgtd.control.accounts()
+
+
+def test_a_snapshot_is_exported_read_only(client, targets, disk):
+    with client.open_vdi("disk") as vdi:
+        vdi.pwrite(0, b"\1" * 6 * MIB)
+        vdi.snapshot("tag")
+        vdi.pwrite(0, b"\2" * 6 * MIB)
+    made = targets.create(NAME, "disk", "tag", addresses=[ANYBODY])
+    assert made.read_only
+    disk(read_only=True).io("read -P 1 0 6M", "read -P 0 6M 26M")
+    assert is_write_protected(disk())
+    before = {header.name for header in client.list_vdis()}
+    targets.delete(NAME)
+    assert before - {header.name for header in client.list_vdis()} == {made.clone}
+
+
+def test_what_cannot_be_is_refused_and_leaves_nothing(client, targets, tgtd):
+    client.create_vdi("a,b", SIZE)
+    client.create_vdi("a:b", SIZE)
+    for error, arguments in (
+            (BadTarget, ("not a name", "disk")),
+            (BadTarget, (NAME + "/x", "disk")),
+            (BadTarget, ("iqn.2026-11.org:" + "x" * 230, "disk")),
+            (BadTarget, (NAME, "a,b")),
+            (BadTarget, (NAME, "a:b")),
+            (NoSuchVdi, (NAME, "nothing")),
+            (NoSuchTag, (NAME, "disk", "nothing"))):
+        with pytest.raises(error):
+            targets.create(*arguments)
+    for options in ({"initiators": ["bad name"]}, {"addresses": ["10.0.0.1/8"]},
+                    {"addresses": ["nobody"]}, {"chap": Chap("a b", "c")},
+                    {"chap": Chap("a", "b,c")}, {"chap": Chap("", "c")},
+                    {"gateway": "unix:/" + "x" * 120}, {"gateway": "[::1]:7000"},
+                    {"gateway": "127.0.0.1:23456"}):
+        with pytest.raises(BadTarget):
+            targets.create(NAME, "disk", **options)
+    assert not targets.list() and not tgtd.control.targets() and not tgtd.control.accounts()
+
+
+def test_without_tgtd_it_says_so(client, cluster, tgtd, tmp_path):
+    nowhere = Control(0, str(tmp_path / "nowhere"))
+    targets = Targets(tgtd.gateway(cluster.sheep[0]), tmp_path / "targets", tgtd=nowhere)
+    with pytest.raises(TgtdUnreachable, match="does it run"):
+        targets.create(NAME, "disk")
+
+
+def test_many_processes_do_it_at_once(client, targets, tgtd, cluster, tmp_path):
+    """Each name is wanted by two processes, and is made once."""
+    names = ["%s%d" % (NAME, number) for number in range(4)]
+    program = (
+        "import sys\n"
+        "from sheepstack.export.iscsi import ANYBODY, Targets, Tgtd\n"
+        "targets = Targets(sys.argv[1], sys.argv[2], tgtd=Tgtd(sys.argv[3], sys.argv[4]))\n"
+        "for name in sys.argv[5:]: targets.create(name, 'disk', addresses=[ANYBODY])\n")
+    command = [sys.executable, "-c", program, tgtd.gateway(cluster.sheep[0]),
+               str(tmp_path / "targets"), tgtd.control_port, tgtd.control_socket]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(
+            lambda names: subprocess.run([*command, *names], capture_output=True, text=True,
+                                         timeout=120),
+            (names, names[::-1])))
+    assert [run.stderr for run in runs] == ["", ""]
+    live = tgtd.control.targets()
+    assert sorted(each.name for each in live) == names
+    assert all(len(each.units) == 2 and each.acl == (ANYBODY,) for each in live)
+    assert len({each.number for each in live}) == 4
+
+
+def test_a_restarted_tgtd_gets_its_targets_back(client, cluster, targets, tgtd, disk, tmp_path):
+    client.create_vdi("other", SIZE)
+    with client.open_vdi("other") as vdi:
+        vdi.pwrite(0, b"\7" * MIB)
+        vdi.snapshot("tag")
+    targets.create(NAME, "disk", chap=CHAP, initiators=[HOST_A], addresses=["127.0.0.1"])
+    targets.create(OTHER, "other", "tag", addresses=[ANYBODY])
+    targets.create(NAME + "2", "other", addresses=[ANYBODY])
+    identity = disk(chap=CHAP).tool("iscsi-inq", "-e", "1", "-c", "128")
+    disk(chap=CHAP).io("write -P 9 3M 2M")
+    client.delete_vdi("other")
+    tgtd.kill()
+    tgtd.start()
+    assert not tgtd.control.targets()
+    failed = targets.restore()
+    assert list(failed) == [NAME + "2"] and isinstance(failed[NAME + "2"], NoSuchVdi)
+    disk(chap=CHAP).io("read -P 9 3M 2M")
+    assert "Authentication failure" in log_in(disk(), HOST_A)
+    assert disk(chap=CHAP).tool("iscsi-inq", "-e", "1", "-c", "128") == identity
+    disk(OTHER, read_only=True).io("read -P 7 0 1M")
+    assert is_write_protected(disk(OTHER))
+    assert targets.restore().keys() == {NAME + "2"}
+    targets.delete(NAME + "2")
+    assert not targets.restore()
+
+
+def test_a_vdi_that_was_made_bigger_is_seen(client, targets, disk):
+    targets.create(NAME, "disk", addresses=[ANYBODY])
+    client.resize("disk", 2 * SIZE)
+    assert disk().size() == SIZE
+    targets.reopen(NAME)
+    assert disk().size() == 2 * SIZE
+    disk().io("write -P 1 %d 1M" % (2 * SIZE - MIB), "read -P 1 %d 1M" % (2 * SIZE - MIB))
+
+
+def test_the_command(client, cluster, tgtd, disk, tmp_path):
+    def run(*words, input="", status=0):
+        done = subprocess.run(
+            [sys.executable, "-c",
+             "import sys; from sheepstack.cmd.sheep_iscsi import main; sys.exit(main())",
+             "-g", tgtd.gateway(cluster.sheep[0]), "-d", tmp_path / "targets",
+             "-C", tgtd.control_port, *words],
+            env={**os.environ, "TGT_IPC_SOCKET": tgtd.control_socket}, input=input,
+            capture_output=True, text=True, timeout=60)
+        assert done.returncode == status, done.stderr
+        return done.stdout or done.stderr
+
+    run("create", NAME, "disk", "-i", HOST_A, "-I", "127.0.0.1", "--chap-file", "-",
+        input="alice correct-horse\n")
+    disk(chap=CHAP).io("write -P 1 0 1M")
+    assert re.fullmatch(r"%s\tdisk\trw\t-\n" % re.escape(NAME), run("list"))
+    [row] = json.loads(run("list", "--json"))
+    assert row["user"] == "alice" and row["live"] and "horse" not in run("list", "--json")
+    tgtd.kill()
+    assert "does it run" in run("list", status=1)
+    tgtd.start()
+    assert "not in tgtd" in run("list")
+    run("restore")
+    disk(chap=CHAP).io("read -P 1 0 1M")
+    assert run("portal", "list").split() == ["127.0.0.1:%d" % tgtd.port]
+    assert "is no iSCSI name" in run("create", "disk", "disk", status=1)
+    run("delete", NAME)
+    assert run("list") == ""
