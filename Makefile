@@ -24,7 +24,8 @@ help:
 	@echo "make unit         the unit tests alone      (ARGS='regex' picks some)"
 	@echo "make functional   the functional tests alone (ARGS='-k word' picks some)"
 	@echo "make thrash N=50  break clusters so many times and check what is left of them"
-	@echo "make bench        speed of a cluster on this host; PEER=host:port sets it beside another"
+	@echo "make bench        speed of a cluster on this host; PEER=path/of/C/sheep (or host:port)"
+	@echo "                  sets it beside another, QEMU_IMG=path adds the rows of QEMU's driver"
 	@echo "make lint         style and syntax of the source, markup of the documents"
 	@echo "make docs         the documents as HTML, in build/html"
 	@echo "make venv         only install sheepstack, into $(VENV)"
@@ -54,7 +55,7 @@ thrash: test-venv
 	@$(PY) -m tests.thrash --faults $(or $(N),50) $(ARGS)
 
 bench: venv
-	@$(PY) -m benchmarks $(if $(PEER),--peer $(PEER)) $(ARGS)
+	@$(PY) -m benchmarks $(if $(PEER),--peer $(PEER)) $(if $(QEMU_IMG),--qemu-img $(QEMU_IMG)) $(ARGS)
 
 lint: test-venv
 	@$(PY) -m compileall -q $(SOURCES)

@@ -8,9 +8,9 @@ import sys
 
 from benchmarks.clients import OwnClient, QemuClient
 from benchmarks.cluster import BenchmarkFailed
+from benchmarks.peer import peer_of
 from benchmarks.runner import Runner
 from benchmarks.settings import FULL, QUICK
-from benchmarks.targets import Target
 from sheepstack.client.errors import SheepError
 
 
@@ -25,9 +25,10 @@ def _parser():
     mode.add_argument("--sync", action="store_true", help="only sheep that write durably")
     mode.add_argument("--nosync", action="store_true",
                       help="only sheep that leave it to the kernel when to write")
-    add("--peer", metavar="ADDRESS",
-        help="another server of the protocol, formatted, HOST:PORT: every row that it can run "
-        "is run on both in turn.  It should be durable as ours is: say --sync or --nosync "
+    add("--peer", metavar="PEER",
+        help="another server of the protocol: every row that it can run is run on both in "
+        "turn.  Either the path of a C sheep, of which three are started, durable as ours "
+        "are; or HOST:PORT of a cluster that runs: say --sync or --nosync then, as it is "
         "(default: --sync)")
     add("--qemu-img", metavar="PATH",
         help="qemu-img of a QEMU with the sheepdog driver (up to 6.0): data rows with it, too")
@@ -58,13 +59,13 @@ def main():
         clients.append(QemuClient(given.qemu_img))
     if given.nosync:
         modes = (False,)
-    elif given.sync or given.peer:
+    elif given.sync or given.peer and ":" in given.peer:
         modes = (True,)
     else:
         modes = (True, False)
     try:
         chosen = re.compile(given.rows) if given.rows else None
-        peer = Target(given.peer, given.peer) if given.peer else None
+        peer = peer_of(given.peer) if given.peer else None
         runner = Runner(settings, clients, peer, given.in_order, chosen, given.directory)
         for durable in modes:
             runner.run(given.runtime, durable, given.growth)

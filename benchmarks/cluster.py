@@ -52,7 +52,7 @@ class OwnCluster(Target):
     def add(self, *options) -> int:
         """Start one more sheep with an empty store; its number."""
         index = len(self._ports)
-        self._ports.append(_free_port())
+        self._ports.append(free_port())
         self.start(index, *options)
         return index
 
@@ -91,7 +91,7 @@ class OwnCluster(Target):
     def wait_recovered(self) -> None:
         """Return when all that run are members, and no object has to move any more."""
         self._wait_members()
-        _wait_for("recovery", lambda: all(
+        wait_for("recovery", lambda: all(
             not self._ask(index, Op.STAT_RECOVERY, admin.RecoveryState,
                           admin.RECOVERY_STATE_SIZE).in_recovery
             for index in self._processes))
@@ -107,7 +107,7 @@ class OwnCluster(Target):
                     and all(sorted(node.nid.port for node in info.nodes) == wanted
                             for info in infos))
 
-        _wait_for("the sheep to find one another", agreed)
+        wait_for("the sheep to find one another", agreed)
 
     def _ask(self, index, opcode, kind, room):
         # It may be down at the moment: a client that lives longer would shun it for a while.
@@ -116,12 +116,7 @@ class OwnCluster(Target):
             return kind.unpack(client.execute(request)[1])
 
     def _format(self, copies):
-        done = subprocess.run(
-            [sys.executable, "-m", "sheepstack.dog", "cluster", "format", "-c", str(copies),
-             "-a", HOST, "-p", str(self._ports[0])],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode:
-            raise BenchmarkFailed("cannot format the cluster: %s" % done.stderr.strip())
+        format_cluster(self._ports[0], copies)
         self._wait_members()
 
     def close(self):
@@ -142,7 +137,17 @@ class OwnCluster(Target):
                     index, process.returncode, self.store(index)))
 
 
-def _free_port():
+def format_cluster(port, copies):
+    """Raises BenchmarkFailed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sheepstack.dog", "cluster", "format", "-c", str(copies),
+         "-a", HOST, "-p", str(port)], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchmarkFailed("cannot format the cluster: %s" % done.stderr.strip())
+
+
+def free_port():
+    """A TCP port that nobody listens on; each is given out once."""
     for port in itertools.takewhile(lambda port: port < 32000, _PORTS):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -154,7 +159,8 @@ def _free_port():
     raise BenchmarkFailed("no TCP port is free")
 
 
-def _wait_for(what, condition):
+def wait_for(what, condition):
+    """Return once ``condition()`` is true; raises BenchmarkFailed after two minutes."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:

@@ -16,7 +16,8 @@ _SLOW_REPEATS = 3
 
 class Runner:
     """``clients`` send the requests of the data rows.  ``chosen``: a compiled regular
-    expression or None; only data rows whose names match are run then, and nothing else."""
+    expression or None; only data rows whose names match are run then, and nothing else.
+    ``peer``: see :mod:`benchmarks.peer`."""
 
     def __init__(self, settings, clients, peer=None, in_order=False, chosen=None,
                  directory=None):
@@ -32,9 +33,11 @@ class Runner:
         with tempfile.TemporaryDirectory(
                 prefix="sheepstack-bench.", dir=self._directory) as root:
             ours = OwnCluster(os.path.join(root, "cluster"), runtime, durable)
-            targets = [ours] if self._peer is None else [ours, self._peer]
-            table = Table(ours.name, self._peer.name if self._peer else None)
+            targets = [ours]
             try:
+                if self._peer is not None:
+                    targets.append(self._peer.start(os.path.join(root, "peer"), durable))
+                table = Table(*(target.name for target in targets))
                 self._data(table, targets)
                 if self._chosen is None:
                     self._whole_disks(table, targets)
@@ -45,7 +48,8 @@ class Runner:
                         self._growth(table, ours)
                 ours.complain_if_ended()
             finally:
-                ours.close()
+                for target in targets:
+                    target.close()
             if with_growth and self._chosen is None:
                 self._one(table, growth.many_objects(
                     os.path.join(root, "objects"), runtime, self._settings.growth_objects))

@@ -9,6 +9,10 @@ from sheepstack import runtime
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
+#: Bytes written by one call.  The kernel makes as large a folio of the page cache as the call
+#: is long, and ext4 walks over all blocks of a folio whenever a few bytes of it change: after
+#: a write of 4 MiB in one go, overwriting 4 KiB takes 50 us instead of 2.
+_PIECE = 32 << 10
 
 
 def syncfs(fd):
@@ -38,9 +42,10 @@ def write_fully(fd, data, offset) -> None:
     length = len(data)
     done = 0
     try:
-        done = os.pwrite(fd, data, offset)
+        if length <= _PIECE:
+            done = os.pwrite(fd, data, offset)
         while done < length:
-            more = os.pwrite(fd, memoryview(data)[done:], offset + done)
+            more = os.pwrite(fd, memoryview(data)[done:done + _PIECE], offset + done)
             if not more:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             done += more
