@@ -458,6 +458,9 @@ class Gateway:
     def read_patiently(self, oid, revision, offset, length):
         """(result, bytes) of this sheep's copy; waits for what is under way, repairs rot."""
         while True:
+            if not self._state.lease_valid():
+                # The map may be another one by now, and the copy out of date.
+                return Result.NETWORK_ERROR, b""
             mismatch = self._replica.mismatch(revision)
             if mismatch:
                 return mismatch, b""

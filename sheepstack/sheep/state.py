@@ -15,6 +15,8 @@ from sheepstack.wire.results import Result
 log = logging.getLogger(__name__)
 
 _RINGS_KEPT = 16
+#: Seconds between looks at the lease, whose return nobody announces.
+_LOOK_SECONDS = 0.1
 
 
 class ClusterState:
@@ -65,17 +67,18 @@ class ClusterState:
     def _wait_until(self, condition):
         with self._changed:
             while not self.stopping.is_set():
-                if condition(self.view):
+                if condition(self.view) and self._lease():
                     return self.view
-                self._changed.wait(0.5)
+                self._changed.wait(_LOOK_SECONDS)
             return None
 
     def wait_serving(self):
-        """The view once it serves; None when the daemon stops first."""
+        """The view once it serves under a valid lease; None when the daemon stops first."""
         return self._wait_until(lambda view: view.serving)
 
     def wait_open(self):
-        """The view once clients are served; None when the daemon stops first."""
+        """The view once clients are served under a valid lease; None when the daemon stops
+        first."""
         return self._wait_until(lambda view: view.open)
 
     def stop(self):

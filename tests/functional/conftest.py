@@ -75,7 +75,8 @@ def make_cluster(deployment, coordination, request, tmp_path):
     A sheep that ends by itself, or that logs a traceback, fails the test; where the former
     is what the test is about, it is marked ``may_die``.
     """
-    clusters = request.node.stash.setdefault(_CLUSTERS, [])
+    # A new list: that of a first run which failed is no matter of the second.
+    clusters = request.node.stash[_CLUSTERS] = []
 
     def make(nodes=3, copies=3, *, settings=None, **options):
         settings = {"coordination": coordination(), "runtime": deployment.runtime,

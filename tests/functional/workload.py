@@ -1,5 +1,6 @@
 """Clients that write while something is broken, and the look at what is left at rest."""
 
+import os
 import random
 import threading
 
@@ -95,7 +96,9 @@ def cluster_map(cluster, index=None) -> ClusterMap:
 
 def set_aside(cluster, index) -> set:
     """Names of the copies that a sheep has set aside."""
-    return {path.name for path in (cluster.sheep[index].directory / "stale").glob("*/*")}
+    # A sheep may be removing what is walked through.
+    return {name for _, _, names in os.walk(cluster.sheep[index].directory / "stale")
+            for name in names}
 
 
 def disorder(cluster, copies):
