@@ -20,12 +20,13 @@ from sheepstack.client.errors import (
 from sheepstack.client.file import VdiFile
 from sheepstack.client.future import Future
 from sheepstack.client.vdi import Vdi
+from sheepstack.redundancy.policy import CopyPolicy, parse as parse_copy_policy
 
 __all__ = [
     "AttributeExists", "AuthenticationFailed", "Busy", "Closed", "Cluster", "ClusterDefaults",
-    "ClusterUnreachable", "ConnectionLost", "Future", "Halted", "InputOutputError",
-    "InvalidParameters", "NoFreeVdiId", "NoSpace", "NoSuchAttribute", "NoSuchObject",
-    "NoSuchTag", "NoSuchVdi", "NotFormatted", "NotSupported", "OutcomeUnknown", "ReadOnly",
-    "SheepError", "ShuttingDown", "TagExists", "Vdi", "VdiExists", "VdiFile", "VdiInfo",
-    "VdiLocked", "VersionMismatch", "WaitingForNodes",
+    "ClusterUnreachable", "ConnectionLost", "CopyPolicy", "Future", "Halted",
+    "InputOutputError", "InvalidParameters", "NoFreeVdiId", "NoSpace", "NoSuchAttribute",
+    "NoSuchObject", "NoSuchTag", "NoSuchVdi", "NotFormatted", "NotSupported", "OutcomeUnknown",
+    "ReadOnly", "SheepError", "ShuttingDown", "TagExists", "Vdi", "VdiExists", "VdiFile",
+    "VdiInfo", "VdiLocked", "VersionMismatch", "WaitingForNodes", "parse_copy_policy",
 ]

@@ -1,5 +1,6 @@
 """A cluster as its clients see it."""
 
+import json
 from typing import NamedTuple
 
 from sheepstack.client import address, attributes, inventory, vdi_requests
@@ -31,6 +32,7 @@ _WRITE_OBJ = int(Op.WRITE_OBJ)
 _TGT = int(Flag.TGT)
 _WORKERS = 8
 _CLEAR_RUN = 4096
+_MAX_MAP_SIZE = 4 << 20
 
 #: Requests that do no harm when they are executed twice.
 _REPEATABLE = frozenset((
@@ -126,6 +128,15 @@ class Cluster:
     def info(self) -> ClusterInfo:
         """State, epoch, defaults and nodes of the cluster; also when it does not work."""
         return ClusterInfo.unpack(self._ask(Op.CLUSTER_INFO, MAX_CLUSTER_INFO_SIZE)[1])
+
+    def uuid(self) -> str:
+        """What names this cluster, wherever its sheep are; one that is formatted anew gets
+        another.
+
+        Raises NotFormatted.  A cluster of C Sheepdog has none, and does not answer.
+        """
+        _, payload = self._ask(Op.CLUSTER_MAP, _MAX_MAP_SIZE)
+        return json.loads(payload)["uuid"]
 
     def nodes(self) -> list:
         """The members, as :class:`~sheepstack.wire.admin.NodeRecord`, in their order."""

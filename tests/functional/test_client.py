@@ -10,7 +10,7 @@ import time
 import pytest
 
 from sheepstack.client import (
-    AuthenticationFailed, Cluster, ClusterUnreachable, NotFormatted, NoSuchVdi, VdiLocked)
+    AuthenticationFailed, Cluster, ClusterUnreachable, NoSuchVdi, NotFormatted, VdiLocked)
 from tests.functional.client_behaviour import BEHAVIOURS, MIB, OBJECT, Model, noise
 from tests.functional.harness import wait_until
 
@@ -35,6 +35,8 @@ def test_unix_socket_info_and_listing(cluster):
     with client:
         assert sorted(str(node.nid) for node in client.nodes()) == sorted(cluster.addresses)
         assert (client.info().nr_copies, client.defaults()) == (3, (3, 0, 22))
+        uuid = client.uuid()
+        assert uuid and uuid == cluster.client(2).uuid()
         names = {"vdi%03d" % number for number in range(60)}
         for name in names:
             client.create_vdi(name, MIB)
@@ -218,6 +220,17 @@ def test_a_secret_where_none_is_asked_for(make_cluster):
 
 
 @pytest.mark.deployment("eventlet+local")
+@pytest.mark.deployment("eventlet+local")
+def test_the_uuid_comes_with_the_format(make_cluster):
+    cluster = make_cluster(1, copies=None)
+    with pytest.raises(NotFormatted):
+        cluster.client().uuid()
+    cluster.format(1)
+    first = cluster.client().uuid()
+    cluster.format(1)
+    assert first != cluster.client().uuid()
+
+
 def test_nobody_there(cluster):
     cluster.kill_all()
     started = time.monotonic()
