@@ -1,13 +1,23 @@
 #!/usr/bin/env bash
-# usage: PYTHON=python3 tools/venv.sh [VENV [test]]
+# usage: PYTHON=python3 tools/venv.sh [VENV [test|openstack|tempest]]
 #
 # Makes the virtual environment VENV (default .venv) and installs this project into it, as an
 # editable install: what is changed in the tree takes effect at once.  With "test" also what
-# the tests and the checks of the source need.  Does nothing when all is there already.
+# the tests and the checks of the source need; with "openstack" the OpenStack services that
+# tests/openstack starts; with "tempest" these and tempest.  Does nothing when all is there
+# already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
-for_tests=${2:-}
+for=${2:-}
+case $for in
+    "") also=() ;;
+    test) also=(-r test-requirements.txt) ;;
+    openstack) also=(-r tests/openstack/requirements.txt -c tests/openstack/constraints.txt) ;;
+    tempest) also=(-r tests/openstack/tempest-requirements.txt
+                   -c tests/openstack/constraints.txt) ;;
+    *) echo "There is no environment for '$for'." >&2; exit 1 ;;
+esac
 python=${PYTHON:-python3}
 
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
@@ -22,10 +32,11 @@ made_from() {
     cat setup.cfg setup.py requirements.txt tools/venv.sh "$@"
 }
 sum=$(made_from | sha256sum)
-tests_sum=$(made_from test-requirements.txt | sha256sum)
+also_files=$(printf '%s\n' "${also[@]}" | grep txt || true)
+also_sum=$(made_from $also_files | sha256sum)
 is_current() {
     [ -x "$venv/bin/dog" ] && [ "$(cat "$venv/made-from" 2>/dev/null)" = "$sum" ] || return
-    [ -z "$for_tests" ] || [ "$(cat "$venv/made-from-tests" 2>/dev/null)" = "$tests_sum" ]
+    [ -z "$for" ] || [ "$(cat "$venv/made-from-$for" 2>/dev/null)" = "$also_sum" ]
 }
 if is_current; then
     exit 0
@@ -50,7 +61,7 @@ if ! git rev-parse HEAD >/dev/null 2>&1; then
     export PBR_VERSION
 fi
 
-echo "Installing sheepstack into $venv${for_tests:+, with what its tests need}"
+echo "Installing sheepstack into $venv${for:+, with what is needed for: $for}"
 base=$("$python" -c 'import sys; print(sys.base_prefix)')
 if [ "$("$venv/bin/python" -c 'import sys; print(sys.base_prefix)' 2>/dev/null)" != "$base" ] ||
    [ "$(cat "$venv/made-in" 2>/dev/null)" != "$PWD" ]; then
@@ -61,6 +72,6 @@ if [ "$("$venv/bin/python" -c 'import sys; print(sys.base_prefix)' 2>/dev/null)"
 fi
 quietly "install sheepstack and the Python packages it needs (is a package index reachable?)" \
     "$venv/bin/python" -m pip install --disable-pip-version-check --use-pep517 \
-    ${for_tests:+-r test-requirements.txt} --editable '.[fast]'
+    "${also[@]}" --editable '.[fast]'
 echo "$sum" > "$venv/made-from"
-[ -z "$for_tests" ] || echo "$tests_sum" > "$venv/made-from-tests"
+[ -z "$for" ] || echo "$also_sum" > "$venv/made-from-$for"

@@ -1,0 +1,55 @@
+"""Fixtures of the OpenStack tests: a cluster of three sheep with ZooKeeper under it."""
+
+import os
+
+import pytest
+
+from tests.functional.conftest import small_disk  # noqa: F401 - a fixture
+from tests.functional.harness import SheepCluster
+from tests.functional.zookeeper_server import zookeeper  # noqa: F401 - a fixture
+
+_SHEEP = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    sheep = item.session.stash.get(_SHEEP, None)
+    if report.failed and sheep is not None:
+        report.sections.append(("sheep", sheep.report()))
+    return report
+
+
+@pytest.fixture(scope="session")
+def session_sheep(zookeeper, request, tmp_path_factory):  # noqa: F811 - the fixture above
+    cluster = SheepCluster(
+        tmp_path_factory.mktemp("sheep"),
+        "%s,timeout=4000" % zookeeper.spec("openstack%d" % os.getpid()))
+    request.session.stash[_SHEEP] = cluster
+    cluster.start()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def sheep(session_sheep):
+    """Three sheep that keep three copies, shared by all tests.
+
+    A test that ends one of them need not start it again.  Its failure where one ends by itself,
+    or logs a traceback.
+    """
+    yield session_sheep
+    complaints = session_sheep.complaints()
+    session_sheep.restart_all()
+    session_sheep.wait_recovered()
+    assert not complaints, "; ".join(complaints)
+
+
+@pytest.fixture
+def small_cluster(tmp_path, small_disk):  # noqa: F811 - the fixture above
+    """A sheep with room for some 60 MiB."""
+    cluster = SheepCluster(tmp_path / "small", "local:%s" % (tmp_path / "coordination"))
+    cluster.add(directory=small_disk(64) / "store")
+    cluster.format(1)
+    yield cluster
+    cluster.close()
