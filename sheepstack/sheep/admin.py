@@ -123,6 +123,10 @@ class Admin:
     def _on_shutdown(self, common, header, payload):
         return self._plain(common, self._membership.shut_down())
 
+    def shutdown_answered(self):
+        """The answer to SHUTDOWN is on its way: nothing keeps this sheep any longer."""
+        self._membership.told.set()
+
     def _on_force_recover(self, common, header, payload):
         result = self._membership.force()
         if result != Result.SUCCESS:

@@ -12,6 +12,7 @@ from sheepstack.wire.results import Result
 log = logging.getLogger(__name__)
 
 _KNOWN = frozenset(op.value for op in Op)
+_SHUTDOWN = int(Op.SHUTDOWN)
 
 
 class Dispatcher:
@@ -63,3 +64,5 @@ class Dispatcher:
     def _answer(self, part, fields, header, payload, connection):
         response, data = part.handle(header, payload)
         connection.answer((response, data) if data else (response,), None, weight_of(fields))
+        if fields[1] == _SHUTDOWN:
+            self._admin.shutdown_answered()

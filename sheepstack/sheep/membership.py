@@ -27,6 +27,8 @@ from sheepstack.wire.results import Result
 
 log = logging.getLogger(__name__)
 
+#: How long a sheep goes on for the answer to the one who shuts the cluster down.
+_TELL_SECONDS = 2.0
 _TICK_SECONDS = 1.0
 _REJOIN_SECONDS = 0.5
 #: So many session timeouts may a member be silent whose session lives.
@@ -70,6 +72,9 @@ class Membership:
         self._wake = threading.Event()
         self._work = threading.Event()
         self.left = threading.Event()
+        #: Set while nobody waits to hear that the cluster is shut down.
+        self.told = threading.Event()
+        self.told.set()
 
     # -- life ------------------------------------------------------------------------------
 
@@ -137,7 +142,8 @@ class Membership:
     def _step(self):
         condition = self._coordinator.state
         if condition is SessionState.LOST:
-            self._rejoin()
+            if not self._state.stopping.is_set():
+                self._rejoin()
             return
         if condition is SessionState.SUSPENDED:
             return
@@ -244,8 +250,12 @@ class Membership:
         return Result.SUCCESS if self._replace(fresh, version) else Result.CLUSTER_ERROR
 
     def shut_down(self) -> Result:
-        """Stop the whole cluster in good order."""
-        return self._alter(status=Status.SHUTDOWN)
+        """Stop the whole cluster in good order; this node waits for :attr:`told`."""
+        self.told.clear()
+        result = self._alter(status=Status.SHUTDOWN)
+        if result != Result.SUCCESS:
+            self.told.set()
+        return result
 
     def set_recovery(self, enabled) -> Result:
         return self._alter(recovery_enabled=enabled)
@@ -281,6 +291,7 @@ class Membership:
         view = self._state.view
         if cluster_map.status is Status.SHUTDOWN and view.map is not None and view.index >= 0:
             log.info("the cluster is shutting down")
+            self.told.wait(_TELL_SECONDS)
             self._leave_map()
             self.left.set()
             return
