@@ -1,12 +1,13 @@
 """``dog cluster``: the cluster as a whole."""
 
 import time
+from typing import Iterator
 
 from sheepstack.client import SheepError
 from sheepstack.dog import epoch_log, output
 from sheepstack.dog.block_size import set_block_size_shift
 from sheepstack.dog.check import check_vdi
-from sheepstack.dog.command import CONFIRM, Command, Context, Group
+from sheepstack.dog.command import CONFIRM, Command, Context, Group, printing
 from sheepstack.dog.common_options import CommonSettings
 from sheepstack.dog.copies import DEFAULT_COPIES, set_copies
 from sheepstack.dog.exits import Exit, Failure, UsageError
@@ -34,7 +35,8 @@ class ClusterSettings(CommonSettings):
         self.store = name or DEFAULT_STORE
 
 
-def info(context: Context) -> None:
+def info_lines(context: Context) -> Iterator[str]:
+    """What ``dog cluster info`` prints."""
     session = context.session
     history = epoch_log.read(session)
     first = history.logs[0] if history.logs else None
@@ -42,26 +44,26 @@ def info(context: Context) -> None:
     state = describe(history.result)
 
     def line(title, text):
-        print(text if context.raw else "%s: %s" % (title, text))
+        return text if context.raw else "%s: %s" % (title, text)
 
-    line("Cluster status", "running, auto-recovery %s" % (
+    yield line("Cluster status", "running, auto-recovery %s" % (
         "disabled" if first.disable_recovery else "enabled") if running else state)
     if context.verbose:
         if running:
-            line("Cluster store", "%s with %s redundancy policy" % (
+            yield line("Cluster store", "%s with %s redundancy policy" % (
                 first.store, output.redundancy(first.nr_copies, first.copy_policy)))
-            line("Cluster vnodes strategy",
-                 "auto" if first.flags & ClusterFlag.AUTO_VNODES else "fixed")
+            yield line("Cluster vnodes strategy",
+                       "auto" if first.flags & ClusterFlag.AUTO_VNODES else "fixed")
         else:
-            line("Cluster store", state)
+            yield line("Cluster store", state)
         by_disk = first is not None and first.flags & ClusterFlag.DISKMODE
-        line("Cluster vnode mode", "disk" if by_disk else "node")
+        yield line("Cluster vnode mode", "disk" if by_disk else "node")
     else:
-        print()
+        yield ""
     if first is not None:
-        context.heading("Cluster created at %s\n" % output.long_date(
-            output.clock_seconds(first.ctime)))
-        context.heading("Epoch Time           Version [Host:Port:V-Nodes,,,]")
+        yield from context.headings(
+            "Cluster created at %s\n" % output.long_date(output.clock_seconds(first.ctime)),
+            "Epoch Time           Version [Host:Port:V-Nodes,,,]")
     for position, log in enumerate(history.logs):
         if not context.settings.diff:
             members = ", ".join("%s:%d" % (node.nid, node.nr_vnodes) for node in log.nodes)
@@ -70,9 +72,9 @@ def info(context: Context) -> None:
         else:
             members = difference(log, history.logs[position + 1])
         if context.raw:
-            print("%d %d [%s]" % (log.time, log.epoch, members))
+            yield "%d %d [%s]" % (log.time, log.epoch, members)
         else:
-            print("%s %6d [%s]" % (output.second(log.time), log.epoch, members))
+            yield "%s %6d [%s]" % (output.second(log.time), log.epoch, members)
 
 
 def difference(log, before):
@@ -239,7 +241,7 @@ OPTIONS = (
 )
 
 GROUP = Group("cluster", (
-    Command("info", "show state and history of the cluster", info, "aprhvTd"),
+    Command("info", "show state and history of the cluster", printing(info_lines), "aprhvTd"),
     Command("format", "create the cluster's store; all VDIs are lost", format_cluster,
             "bcltaphzTVRfF"),
     Command("shutdown", "stop all sheep", shutdown, "aphT"),

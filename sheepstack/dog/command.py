@@ -2,7 +2,7 @@
 
 import sys
 from types import SimpleNamespace
-from typing import Callable, NamedTuple
+from typing import Callable, Iterator, NamedTuple
 
 from sheepstack.dog import output
 from sheepstack.dog.exits import Declined, Failure, UsageError
@@ -26,6 +26,17 @@ class Command(NamedTuple):
     arguments: str = ""
     needs_argument: bool = False
     subcommands: tuple = ()
+
+
+def printing(lines: Callable[["Context"], Iterator[str]]) -> Callable[["Context"], None]:
+    """The ``run`` of a command that prints what ``lines(context)`` yields, and no more.
+
+    Whoever wants the text of such a command without a terminal calls ``lines`` itself.
+    """
+    def run(context):
+        for line in lines(context):
+            print(line)
+    return run
 
 
 class Group(NamedTuple):
@@ -85,6 +96,10 @@ class Context:
 
     def size(self, number: int) -> str:
         return output.size(number, self.raw)
+
+    def headings(self, *texts: str) -> tuple:
+        """Lines that raw output goes without."""
+        return () if self.raw else texts
 
     def heading(self, text: str) -> None:
         """A line that raw output goes without."""

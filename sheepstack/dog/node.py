@@ -3,10 +3,11 @@
 import re
 import struct
 import time
+from typing import Iterator
 
 from sheepstack.client import SheepError
 from sheepstack.dog import output
-from sheepstack.dog.command import CONFIRM, Command, Context, Group
+from sheepstack.dog.command import CONFIRM, Command, Context, Group, printing
 from sheepstack.dog.common_options import CommonSettings
 from sheepstack.dog.exits import Exit, Failure
 from sheepstack.dog.options import flag
@@ -31,20 +32,20 @@ class NodeSettings(CommonSettings):
         super().__init__(all=False, progress=False, watch=False, local=False, force=False)
 
 
-def list_nodes(context: Context) -> None:
+def list_lines(context: Context) -> Iterator[str]:
+    """What ``dog node list`` prints."""
     nodes = context.session.nodes()
-    context.heading("  Id   Host:Port         V-Nodes       Zone")
+    yield from context.headings("  Id   Host:Port         V-Nodes       Zone")
+    form = "%d %s %d %d" if context.raw else "%4d   %-20s\t%2d%11d"
     for number, node in enumerate(nodes):
-        if context.raw:
-            print("%d %s %d %d" % (number, node.nid, node.nr_vnodes, node.zone))
-        else:
-            print("%4d   %-20s\t%2d%11d" % (number, node.nid, node.nr_vnodes, node.zone))
+        yield form % (number, node.nid, node.nr_vnodes, node.zone)
 
 
-def info(context: Context) -> None:
+def info_lines(context: Context) -> Iterator[str]:
+    """What ``dog node info`` prints."""
     session = context.session
     nodes = session.nodes()
-    context.heading("Id\tSize\tUsed\tAvail\tUse%")
+    yield from context.headings("Id\tSize\tUsed\tAvail\tUse%")
     total = free = answers = 0
     for number, node in enumerate(nodes):
         try:
@@ -56,8 +57,8 @@ def info(context: Context) -> None:
             output.complain("Response's result: %s" % reason(error))
             continue
         space = NodeResponse.unpack(reply.header)
-        print(("%d %s" if context.raw else "%2d\t%s")
-              % (number, _space(context, space.store_size, space.store_free)))
+        yield ("%d %s" if context.raw else "%2d\t%s") % (
+            number, _space(context, space.store_size, space.store_free))
         answers += 1
         total += space.store_size
         free += space.store_free
@@ -65,11 +66,8 @@ def info(context: Context) -> None:
         raise Failure("Cannot get information from any nodes", code=Exit.SYSFAIL)
     virtual = context.size(sum(
         inode.vdi_size for inode in read_vdis(session) if not inode.is_snapshot))
-    if context.raw:
-        print("Total %s %s" % (_space(context, total, free), virtual))
-    else:
-        print("Total\t%s\n\nTotal virtual image size\t%s"
-              % (_space(context, total, free), virtual))
+    yield ("Total %s %s" if context.raw else "Total\t%s\n\nTotal virtual image size\t%s") % (
+        _space(context, total, free), virtual)
 
 
 def _space(context, total, free):
@@ -319,8 +317,8 @@ OPTIONS = (
 
 GROUP = Group("node", (
     Command("kill", "stop a sheep", kill, "aprhlT", "<node id>"),
-    Command("list", "list nodes", list_nodes, "aprhT"),
-    Command("info", "show the space of each node", info, "aprhT"),
+    Command("list", "list nodes", printing(list_lines), "aprhT"),
+    Command("info", "show the space of each node", printing(info_lines), "aprhT"),
     Command("recovery", "show recovery, or limit its speed", recovery_info, "aphPrT",
             "<max> <interval>", subcommands=(
                 Command("info", "show which nodes recover (default)", recovery_info),

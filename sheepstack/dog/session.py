@@ -63,18 +63,24 @@ def unreachable(error: ClusterUnreachable) -> Failure:
 
 
 class Session:
-    """A connection to one gateway, and to single nodes where a command asks for them."""
+    """A connection to the cluster, and to single nodes where a command asks for them.
 
-    def __init__(self, address: str, auth_key: bytes | None = None):
+    ``gateways``: an address, or a list of them in the order of preference.  ``timeout``:
+    seconds that a request may take.
+    """
+
+    def __init__(self, gateways: str | list, auth_key: bytes | None = None,
+                 timeout: float = 30.0):
         self._auth_key = auth_key
-        self.cluster = self._connect(address)
+        self._timeout = timeout
+        self.cluster = self._connect(gateways)
         self._nodes = None
         self._node_clusters = {}
         self.epoch = 0
 
-    def _connect(self, address):
+    def _connect(self, gateways):
         try:
-            return Cluster([address], auth_key=self._auth_key)
+            return Cluster(gateways, auth_key=self._auth_key, timeout=self._timeout)
         except ValueError as error:
             raise Failure(str(error), code=Exit.USAGE) from None
 

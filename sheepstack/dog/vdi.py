@@ -6,7 +6,7 @@ from sheepstack.client import SheepError, TagExists
 from sheepstack.dog import (
     backup, check, output, vdi_attr, vdi_data, vdi_list, vdi_lock, vdi_object)
 from sheepstack.dog.block_size import set_block_size_shift
-from sheepstack.dog.command import CONFIRM, Command, Context, Group
+from sheepstack.dog.command import CONFIRM, Command, Context, Group, printing
 from sheepstack.dog.common_options import CommonSettings
 from sheepstack.dog.copies import DEFAULT_COPIES, set_copies
 from sheepstack.dog.exits import Exit, Failure, UsageError
@@ -300,7 +300,7 @@ GROUP = Group("vdi", (
             "<src vdi> <dst vdi>", True),
     Command("delete", "delete an image or a snapshot", delete, "saphTBI", "<vdiname>", True),
     Command("rollback", "go back to a snapshot", rollback, "saphfrvTBI", "<vdiname>", True),
-    Command("list", "list images", vdi_list.list_vdis, "aprhoT", "[vdiname]"),
+    Command("list", "list images", printing(vdi_list.list_lines), "aprhoT", "[vdiname]"),
     Command("tree", "show which image came from which", vdi_list.tree, "aphT"),
     Command("graph", "the same for Graphviz", vdi_list.graph, "aphT"),
     Command("object", "show objects of an image", None, "isaphT", "<vdiname>", subcommands=(

@@ -1,5 +1,7 @@
 """``dog vdi list``, ``tree`` and ``graph``: what VDIs there are."""
 
+from typing import Iterator
+
 from sheepstack.dog import output, treeview, vdi_map
 from sheepstack.dog.command import Context
 from sheepstack.dog.parallel import in_order
@@ -11,16 +13,16 @@ HEADING = ("  Name        Id    Size    Used  Shared    Creation time   VDI id  
            "   Block Size Shift")
 
 
-def list_vdis(context: Context) -> None:
+def list_lines(context: Context) -> Iterator[str]:
+    """What ``dog vdi list`` prints."""
     name = context.take_if_any()
     oid = context.settings.oid
-    context.heading(HEADING)
+    yield from context.headings(HEADING)
     chosen = (inode for inode in read_vdis(context.session)
               if name is None or inode.name == name)
     if name is None and oid is not None:
         chosen = (inode for inode in chosen if _refers_to(context, inode, oid))
-    for line in in_order(lambda inode: row(context, inode), chosen):
-        print(line)
+    yield from in_order(lambda inode: row(context, inode), chosen)
 
 
 def _refers_to(context, inode, oid):
