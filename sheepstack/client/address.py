@@ -38,10 +38,10 @@ class GatewayAddress(NamedTuple):
         return sock
 
 
-def parse(text: str) -> GatewayAddress:
+def parse(text: str, default_port: int = LISTEN_PORT) -> GatewayAddress:
     """``host``, ``host:port``, ``[v6]:port``, a bare IPv6 address or ``unix:/path``.
 
-    Raises ValueError with a reason.
+    ``default_port``: of a text that names none.  Raises ValueError with a reason.
     """
     if text.startswith("unix:"):
         path = text[len("unix:"):]
@@ -62,7 +62,7 @@ def parse(text: str) -> GatewayAddress:
     if not host:
         raise ValueError("'%s' names no host" % text)
     if port is None:
-        return GatewayAddress(host)
+        return GatewayAddress(host, default_port)
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError("'%s' is no port number" % port)
     return GatewayAddress(host, int(port))

@@ -152,6 +152,11 @@ class AddressTest(unittest.TestCase):
             self.assertEqual(tuple(address.parse(text)), expected)
             self.assertEqual(address.parse(str(address.parse(text))), address.parse(text))
 
+    def test_a_port_for_those_that_name_none(self):
+        for text, port in (("h", 1), ("::1", 1), ("[::1]", 1), ("h:2", 2), ("[::1]:2", 2)):
+            self.assertEqual(address.parse(text, 1).port, port)
+        self.assertEqual(str(address.parse("unix:/s", 1)), "unix:/s")
+
     def test_nonsense(self):
         for text in ("", "unix:", "host:", "host:0", "host:65536", "host:x", ":7000", "[::1",
                      "[::1]x", "[]:70"):

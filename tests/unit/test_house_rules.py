@@ -10,12 +10,12 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = TOP / "sheepstack"
 
 #: From the top down; a package may import those that come later.
-LAYERS = ("cmd", "dog", "export", "sheep", "client", "store", "coordination", "placement",
+LAYERS = ("cmd", "export", "dog", "sheep", "client", "store", "coordination", "placement",
           "redundancy", "wire")
 PURE = ("wire", "placement", "redundancy")
 IMPURE = {"socket", "threading", "queue", "time", "select", "subprocess"}
 #: Imported where they are there, done without otherwise.
-OPTIONAL = {"crc32c", "google_crc32c"}
+OPTIONAL = {"crc32c", "google_crc32c", "mfusepy"}
 IMPORT_NAMES = {"oslo.config": "oslo_config", "oslo.log": "oslo_log"}
 
 

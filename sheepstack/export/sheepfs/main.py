@@ -1,0 +1,153 @@
+"""The ``sheepfs`` command."""
+
+import argparse
+import logging
+import logging.handlers
+import os
+import shutil
+import sys
+
+from sheepstack.client import Cluster, address
+from sheepstack.dog.common_options import DEFAULT_ADDRESS, KEY_FILE_VARIABLE, CommonSettings
+from sheepstack.dog.exits import Failure
+from sheepstack.export.sheepfs.dog_text import DogText
+from sheepstack.export.sheepfs.settings import PageCache, ReadAhead
+from sheepstack.export.sheepfs.tree import plant
+from sheepstack.export.sheepfs.volumes import Volumes
+from sheepstack.export.sheepfs.watcher import watch
+from sheepstack.wire.opcodes import LISTEN_PORT
+
+_LOG_FORMAT = "sheepfs[%(process)d]: %(levelname)s: %(message)s"
+_UNMOUNT = ["fusermount3", "-u", "-z", "-q"]
+#: What fuse_main() of libfuse returns where SIGTERM or its like ended what was in good order.
+_ENDED_BY_SIGNAL = 8
+#: Requests that wait for the cluster at a time: as many processes can be stuck in the file
+#: system before one has to wait for the time-out of another.
+_THREADS = 64
+
+
+def main(arguments=None) -> int:
+    """Mount, and serve until it is unmounted; returns the exit status."""
+    options = _parse(arguments)
+    try:
+        return _run(options)
+    except Failure as failure:
+        print("sheepfs: %s" % "; ".join(failure.lines), file=sys.stderr)
+        return 1
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser(
+        prog="sheepfs", description="Show VDIs as files, and the cluster's state as text.")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="an empty directory")
+    parser.add_argument(
+        "-a", "--address", metavar="ADDRESS", action="append",
+        help="sheep to ask: HOST, HOST:PORT, or unix:PATH of its socket; given several times, "
+        "the next one is asked when one fails (default: %s)" % DEFAULT_ADDRESS)
+    parser.add_argument(
+        "-p", "--port", type=_port, default=LISTEN_PORT,
+        help="port of a sheep that is given without (default: %d)" % LISTEN_PORT)
+    parser.add_argument(
+        "--auth-key-file", metavar="FILE", default=os.environ.get(KEY_FILE_VARIABLE) or None,
+        help="file with the cluster's secret (default: $%s)" % KEY_FILE_VARIABLE)
+    parser.add_argument(
+        "-k", "--pagecache", action="store_true",
+        help="let the kernel keep what it reads of volumes; see also /config/page_cache")
+    parser.add_argument("-r", "--read-only", action="store_true",
+                        help="lock no VDI, and write none")
+    parser.add_argument(
+        "-t", "--timeout", type=float, default=30.0, metavar="SECONDS",
+        help="when a request that the cluster does not answer fails (default: 30)")
+    parser.add_argument("-f", "--foreground", action="store_true",
+                        help="stay in the foreground, and log to standard error")
+    parser.add_argument("-d", "--debug", action="store_true",
+                        help="show every request of the kernel; implies -f")
+    return parser.parse_args(arguments)
+
+
+def _port(text):
+    number = int(text)
+    if not 0 < number < 65536:
+        raise ValueError
+    return number
+
+
+def _auth_key(path):
+    settings = CommonSettings()
+    settings.auth_key_file = path
+    return settings.auth_key()
+
+
+def _run(options):
+    fuse = _load_fuse()
+    mountpoint = os.path.realpath(options.mountpoint)
+    if not os.path.isdir(mountpoint):
+        raise Failure("%s is no directory" % options.mountpoint)
+    auth_key = _auth_key(options.auth_key_file)
+    try:
+        gateways = [str(address.parse(text, options.port))
+                    for text in options.address or [DEFAULT_ADDRESS]]
+        cluster = Cluster(gateways, auth_key=auth_key, timeout=options.timeout)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    page_cache = PageCache(options.pagecache)
+    volumes = Volumes(cluster, page_cache, options.read_only)
+    root = plant(volumes, DogText(gateways, auth_key, options.timeout), gateways, page_cache,
+                 ReadAhead(mountpoint))
+    foreground = options.foreground or options.debug
+    _start_log(foreground)
+    watch(mountpoint, _UNMOUNT)
+
+    def end():
+        volumes.close()
+        cluster.close()
+
+    from sheepstack.export.sheepfs.filesystem import Filesystem
+
+    try:
+        fuse.FUSE(Filesystem(root, end), mountpoint, raw_fi=True, foreground=foreground,
+                  debug=options.debug, fsname="sheepfs", **_mount_options(fuse))
+    except RuntimeError as error:
+        # For all else libfuse has told the reason.
+        return 0 if error.args == (_ENDED_BY_SIGNAL,) else 1
+    return 0
+
+
+def _load_fuse():
+    try:
+        import mfusepy
+    except ImportError:
+        raise Failure("mfusepy is not installed: pip install 'sheepstack[fuse]'") from None
+    except OSError as error:
+        raise Failure("libfuse is not installed: %s" % error) from None
+    if mfusepy.fuse_version_major != 3:
+        raise Failure("libfuse 3 is needed, not %d" % mfusepy.fuse_version_major)
+    if shutil.which(_UNMOUNT[0]) is None:
+        raise Failure("%s is not installed" % _UNMOUNT[0])
+    return mfusepy
+
+
+def _mount_options(fuse):
+    options = {"subtype": "sheepfs", "default_permissions": True, "nosuid": True, "nodev": True}
+    if os.geteuid() == 0:
+        # With others, too, as far as the permissions of the files go.
+        options["allow_other"] = True
+    if fuse.fuse_version_minor >= 12:
+        # Before that, libfuse starts as many threads as there are requests.
+        options["max_threads"] = options["max_idle_threads"] = _THREADS
+    return options
+
+
+def _start_log(foreground):
+    if foreground:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        try:
+            handler = logging.handlers.SysLogHandler("/dev/log")
+        except OSError as error:
+            print("sheepfs: no log: cannot reach syslog: %s" % error, file=sys.stderr)
+            handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("sheepstack").setLevel(logging.INFO)
+    logging.raiseExceptions = False
