@@ -352,7 +352,7 @@ class Gateway:
             if result == Result.SUCCESS:
                 answer = self._state.call_node(
                     node, {"call": "adopt", "oid": write.oid, "sources": sources,
-                           "revision": write.revision})
+                           "stamp": write.stamp, "revision": write.revision})
                 if answer is None:
                     self._park(write)
                     return

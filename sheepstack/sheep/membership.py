@@ -21,7 +21,7 @@ from sheepstack.sheep.peer_link import PeerLink
 from sheepstack.sheep.view import View
 from sheepstack.sheep.vdi_service import Failure
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
-from sheepstack.store.errors import NoSpace
+from sheepstack.store.errors import NoSpace, StoreIOError
 from sheepstack.wire.inode import InodeHeader
 from sheepstack.wire.results import Result
 
@@ -132,9 +132,12 @@ class Membership:
             except CoordinationError as error:
                 log.warning("coordination: %s", error)
                 self._state.stopping.wait(0.2)
-            except WrongCluster as error:
+            except (WrongCluster, StoreIOError) as error:
                 self._fatal(str(error))
                 return
+            except NoSpace as error:
+                log.warning("waiting for space: %s", error)
+                self._state.stopping.wait(0.2)
             except Exception:
                 log.exception("membership")
                 self._state.stopping.wait(0.2)
@@ -305,7 +308,7 @@ class Membership:
             if self._leaving:
                 self.left.set()
             return
-        if cluster_map.revision != view.revision or view.index < 0:
+        if cluster_map.revision != self._acked or view.index < 0:
             self._enter(cluster_map, index)
         elif cluster_map != view.map:
             self._state.change_view(map=cluster_map)
@@ -406,13 +409,18 @@ class Membership:
 
     def _set_suspects_aside(self, last):
         """Objects that were being written to when the last process died: compare them."""
-        self._suspects_left = False
         suspects = [oid for oid in self._store.suspects if self._store.exists(oid)]
-        for oid in suspects:
-            self._store.accept(oid)
-        if suspects:
-            self._store.retire(suspects, last)
-            self._recovery.expect(suspects)
+        self._recovery.expect(suspects)
+        accepted = []
+        try:
+            for oid in suspects:
+                self._store.accept(oid)
+                accepted.append(oid)
+        finally:
+            # They are no suspects any more should there be a next time.
+            if accepted:
+                self._store.retire(accepted, last)
+        self._suspects_left = False
 
     def _serve(self):
         self._state.change_view(serving=True)
@@ -477,7 +485,8 @@ class Membership:
                         self._recovered = view.revision
                     self._wake.set()
                 if view.complete and purged != view.revision:
-                    self._store.purge_stale()
+                    # Not what a new map has set aside meanwhile.
+                    self._store.purge_stale(view.revision - 1)
                     purged = view.revision
                     self._service.reclaim()
             except Exception as error:

@@ -203,11 +203,11 @@ class PeerService:
     def _on_refetch(self, oid, revision):
         return self._recovery.refetch(oid) or None
 
-    def _on_adopt(self, oid, sources, revision):
+    def _on_adopt(self, oid, sources, stamp, revision):
         view = self._state.view
         if view.revision != revision:
             return None
-        return self._recovery.adopt(view, oid, sources) or None
+        return self._recovery.adopt(view, oid, sources, stamp) or None
 
     def _all_oids(self):
         """Ids of current objects and of those set aside: after a power failure all may be."""

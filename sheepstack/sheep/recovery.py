@@ -16,6 +16,7 @@ are back or an operator gives them up (:meth:`Recovery._resolve`, :meth:`Recover
 Objects that somebody asks for are fetched at once, ahead of the queue.
 """
 
+import functools
 import json
 import logging
 import threading
@@ -25,6 +26,7 @@ from sheepstack.coordination.errors import CoordinationError
 from sheepstack.placement.ring import RING_SIZE, changed_arcs, merged
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
 from sheepstack.store.errors import NoObject, NoSpace, StoreError
+from sheepstack.store.objects import DOUBTFUL
 from sheepstack.wire import oid as oids
 from sheepstack.wire import peer
 from sheepstack.wire.hashing import oid_hash
@@ -69,6 +71,7 @@ class Recovery:
         self.total = 0
         self.running = False
         self._no_room = set()
+        self._turn = threading.Lock()
 
     def attach(self, replica):
         """The replica, which in turn asks us what is absent."""
@@ -93,18 +96,22 @@ class Recovery:
 
     def expect(self, oid_set):
         """Look for these objects, too, at the next map: they were set aside."""
-        self._extra |= set(oid_set)
+        with self._turn:
+            self._extra |= set(oid_set)
 
     def expect_all(self):
         """Look for everything at the next map: all copies were set aside."""
-        self._everything = True
+        with self._turn:
+            self._everything = True
 
     def enter(self):
-        """A new map: nothing is known any more of what is not here."""
-        self._complete = False
-        self.finished = self.total = 0
-        self._absent = set()
-        self._lost = set()
+        """A new map, which is in the view already: nothing is known any more of what is not
+        here."""
+        with self._turn:
+            self._complete = False
+            self.finished = self.total = 0
+            self._absent = set()
+            self._lost = set()
 
     def holding(self, wanted):
         """For each oid: [current stamp or None, busy, [[revision, stamp] set aside...]]."""
@@ -173,24 +180,33 @@ class Recovery:
             return self.need(oid)
         return True
 
-    def adopt(self, view, oid, sources):
-        """Give up our copy for that of one of these nodes, or for none if it has none.
+    def adopt(self, view, oid, sources, stamp):
+        """Give up our copy, with the write ``stamp`` in it, for that of one of these nodes, or
+        for none if it has none.  False: not possible now, try again.
 
         Where they have none only because it has not come to them yet ours is as good as any.
         """
         with self._locks[oid % _STRIPES]:
+            last = self._replica.last_stamp(oid, stamp)
+            if last is None:
+                # What has come here may not have come there yet.
+                self._replica.wait_change(0.02)
+                return False
             for source in sources:
                 answer = view.links[source].call(
                     PeerOp.FETCH, view.revision, self._state.patience, oid=oid)
-                waiter = _Waiter()
                 if answer.result == Result.AGAIN:
                     continue
+                waiter = _Waiter()
                 if answer.result == Result.NO_OBJ:
-                    self._store.remove(oid, waiter)
+                    put = functools.partial(self._store.remove, oid, waiter)
                 elif answer.result == Result.SUCCESS:
-                    size, stamp, extents = peer.unpack_extents(answer.payload)
-                    self._store.create_sparse(oid, size, extents, stamp, waiter)
+                    size, settled, extents = peer.unpack_extents(answer.payload)
+                    put = functools.partial(
+                        self._store.create_sparse, oid, size, extents, settled, waiter)
                 else:
+                    return False
+                if not self._replica.replace(oid, view.revision, last, put):
                     return False
                 waiter.wait()
                 return True
@@ -233,6 +249,9 @@ class Recovery:
 
     def _resolve(self, view, oid):
         """Find out from all members what became of an object, and fetch it."""
+        absent = self._absent
+        # From here on these are those of this view, or of none any more.
+        self._check(view)
         answers = self._ask_all(view, [oid])
         states = {node: answer[0] for node, answer in answers.items()}
         current = [node for node, state in states.items() if state[0] is not None]
@@ -240,7 +259,7 @@ class Recovery:
         if policy and view.index not in view.ring.holders(oid, policy.width):
             # Asked by somebody who took it for an object of more copies.
             self._lost.discard(oid)
-            self._absent.add(oid)
+            absent.add(oid)
             return True
         order = list(view.ring.holders(oid, policy.width)) if policy else []
         rank = {node: position for position, node in enumerate(order)}
@@ -254,13 +273,14 @@ class Recovery:
             return False
         if best == 0 or best < view.map.last_complete:
             self._lost.discard(oid)
-            self._absent.add(oid)
+            absent.add(oid)
             return True
-        sources = [node for node, state in states.items()
-                   if any(stale[0] == best for stale in state[2])]
-        source = min(sources, key=lambda node: (rank.get(node, len(rank)), node))
+        sources = {node: stale[1] == DOUBTFUL for node, state in states.items()
+                   for stale in state[2] if stale[0] == best}
+        source = min(sources, key=lambda node: (
+            sources[node], rank.get(node, len(rank)), node))
         if source == view.index:
-            self._replica.install(oid, lambda: self._store.promote(oid, best))
+            self._install(view, oid, lambda: self._store.promote(oid, best))
             return True
         return self._fetch(view, oid, source, best)
 
@@ -286,11 +306,11 @@ class Recovery:
     def _fetch_current(self, view, oid, sources, states):
         for source in sources:
             stamp, busy = states[source][0], states[source][1]
-            if stamp and not busy:
+            if stamp not in (0, DOUBTFUL) and not busy:
                 for revision, own in states[view.index][2]:
                     if own == stamp:
-                        self._replica.install(
-                            oid, lambda revision=revision: self._store.promote(oid, revision))
+                        self._install(view, oid, lambda revision=revision:
+                                      self._store.promote(oid, revision))
                         return True
             if self._fetch(view, oid, source, None):
                 return True
@@ -314,11 +334,15 @@ class Recovery:
             waiter.used = True
             self._store.create_sparse(oid, size, extents, stamp, waiter)
 
-        self._replica.install(oid, put)
+        self._install(view, oid, put)
         waiter.wait()
         self._lost.discard(oid)
         self._no_room.discard(oid)
         return True
+
+    def _install(self, view, oid, put):
+        if not self._replica.install(oid, view.revision, put):
+            raise Changed()
 
     def _equal_copy_set_aside(self, oid, size, extents):
         """The revision of a copy here that has the same content, or None.
@@ -415,8 +439,11 @@ class Recovery:
                     break
                 self._state.wait_view(view.revision, _RETRY_SECONDS)
                 self._check(view)
-            self._extra = set()
-            self._everything = False
+            with self._turn:
+                # Later it would be the next map's that is forgotten.
+                self._check(view)
+                self._extra = set()
+                self._everything = False
             self._complete_ring = view.ring
             self._identity.update(recovered_epoch=view.epoch)
             if self.total:
@@ -425,9 +452,12 @@ class Recovery:
                 log.warning("some objects may be on nodes that are away: waiting for those, or "
                             "for 'dog cluster recover force'")
                 return False
-            self._complete = True
-            self._lost = set()
-            self._absent = set()
+            with self._turn:
+                # enter() comes after the view has changed: it would be the next map's.
+                self._check(view)
+                self._complete = True
+                self._lost = set()
+                self._absent = set()
             return True
         finally:
             self.running = False

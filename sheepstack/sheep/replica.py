@@ -359,11 +359,39 @@ class Replica:
         with self._lock_of(oid):
             self._entries.pop(oid, None)
 
-    def install(self, oid, put):
-        """Call ``put()``, which brings the object here, unless a write was faster."""
+    def install(self, oid, revision, put) -> bool:
+        """Call ``put()``, which brings the object here, unless a write was faster.
+
+        False, and nothing done, where the map has changed: what was right to put here at
+        ``revision`` may lack later writes, or belong elsewhere.
+        """
         with self._lock_of(oid):
+            if revision != self._revision:
+                return False
             if not self._store.exists(oid):
                 put()
+            return True
+
+    def last_stamp(self, oid, except_for):
+        """Of the last write here; None while others than that with the stamp ``except_for``
+        are on their way to some holder."""
+        with self._lock_of(oid):
+            entry = self._entries.get(oid)
+            if entry is None:
+                return 0
+            self._prune(entry)
+            busy = any(item[0] != except_for for item in entry.pending)
+            return None if busy else entry.stamp
+
+    def replace(self, oid, revision, last, put) -> bool:
+        """Call ``put()``, which gives the object another content, unless something was written
+        since :meth:`last_stamp` was ``last``, or the map has changed: False."""
+        with self._lock_of(oid):
+            entry = self._entries.get(oid)
+            if revision != self._revision or (entry is not None and entry.stamp != last):
+                return False
+            put()
+            return True
 
     def is_busy(self, oid) -> bool:
         """True while the stamp on disk may not be that of the last write."""

@@ -350,8 +350,13 @@ class Core:
         self._broken.update(oids)
 
     def mend(self, oid):
-        """Takes back break_object(): the object has new content."""
+        """Takes back break_objects(): the object has new content, or is taken as it is.
+
+        True where it was one of those.
+        """
+        broken = oid in self._broken
         self._broken.discard(oid)
+        return broken
 
     def request_checkpoint(self):
         """Has a checkpoint made soon."""

@@ -24,6 +24,9 @@ from sheepstack.wire.oid import name_of
 
 _LOG = logging.getLogger(__name__)
 
+#: Stamp of a copy that may lack changes which were reported done.
+DOUBTFUL = (1 << 128) - 1
+
 #: Bytes of each of the two journals.
 JOURNAL_SIZE = 64 << 20
 
@@ -339,8 +342,18 @@ class ObjectStore:
         self._settle(oid, stamp)
 
     def accept(self, oid):
-        """Takes a suspect as it is: mends its checksums, clears its stamp."""
-        self._settle(oid, 0, accept=True)
+        """Takes a suspect as it is: mends its checksums, clears its stamp.
+
+        Where the journal held changes of it for which there was no room, its stamp becomes
+        DOUBTFUL: any other copy is to be preferred.
+        """
+        broken = self._core.mend(oid)
+        try:
+            self._settle(oid, DOUBTFUL if broken else 0, accept=True)
+        except StoreError:
+            if broken:
+                self._core.break_objects({oid})
+            raise
 
     def _settle(self, oid, stamp, accept=False):
         with self._locked(oid) as file:

@@ -9,8 +9,9 @@ import tempfile
 import unittest
 from unittest import mock
 
-from sheepstack.store import NoSpace, ObjectStore, StoreError, StoreIOError
+from sheepstack.store import NoSpace, ObjectStore, StoreError, StoreIOError, replay
 from sheepstack.store.object_file import ObjectFile
+from sheepstack.store.objects import DOUBTFUL
 from tests.unit.store_case import IN_MEMORY, MODES, StoreTestCase, call
 
 OID = 0x1234560000000A
@@ -22,6 +23,37 @@ def _run(*command):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise unittest.SkipTest("%s: %s" % (" ".join(command[:3]), done.stdout.strip()))
+
+
+class NoRoomForTheJournal(StoreTestCase):
+    def test_an_object_that_could_not_be_brought_up_to_date_is_doubtful(self):
+        store = self.open(True)
+        call(store.create, OID, MIB, 0, b"first")
+        call(store.create, OID + 1, MIB, 0, b"first")
+        call(store.write, OID, 0, b"later")
+        after_crash = self.path + "-crashed"
+        self.addCleanup(shutil.rmtree, after_crash)
+        shutil.copytree(self.path, after_crash, ignore=shutil.ignore_patterns("sock"))
+        apply = replay._apply
+
+        def full(record, layout, files):
+            if record.oid == OID:
+                raise NoSpace("no space")
+            apply(record, layout, files)
+
+        with mock.patch.object(replay, "_apply", full):
+            store = ObjectStore(after_crash)
+        self.addCleanup(_close, store)
+        with self.assertRaises(StoreIOError):
+            store.read(OID, 0, 5)
+        for oid in (OID, OID + 1):
+            self.assertIn(oid, store.suspects)
+            store.accept(oid)
+            store.retire([oid], 3)
+        self.assertEqual([(3, DOUBTFUL, MIB)], list(store.stale_info(OID)))
+        self.assertEqual([(3, 0, MIB)], list(store.stale_info(OID + 1)))
+        store.promote(OID, 3)
+        self.assertEqual([], store.verify(OID))
 
 
 class MountedTestCase(unittest.TestCase):

@@ -1,0 +1,146 @@
+"""What must not come of a map that changes while an object is on its way: with a real store
+and a real replica, and another sheep that is a script."""
+
+import threading
+from types import SimpleNamespace
+
+from sheepstack.redundancy.policy import CopyPolicy
+from sheepstack.sheep.peer_link import Answer
+from sheepstack.sheep.recovery import Recovery, Throttle
+from sheepstack.sheep.replica import Replica
+from sheepstack.wire import peer
+from sheepstack.wire.peer import PeerOp, make_stamp
+from sheepstack.wire.results import Result
+from tests.unit.store_case import StoreTestCase, call
+
+OID = 0x00123456_00000007
+SIZE = 1 << 20
+_OTHER = 1
+
+
+class _Ring:
+    def holders(self, oid, width):
+        return (0, _OTHER)
+
+
+class _Table:
+    def policy_if_known(self, oid):
+        return CopyPolicy(2)
+
+    def policy_of(self, oid):
+        return CopyPolicy(2)
+
+
+class _Other:
+    """The only other sheep: it has the object as of the revision it is asked at."""
+
+    def __init__(self):
+        self.before_answering = lambda: None
+
+    def call(self, opcode, revision, timeout, **fields):
+        content = peer.pack_extents(SIZE, 77, [(0, b"at %d" % revision)])
+        self.before_answering()
+        if opcode != PeerOp.FETCH:
+            raise AssertionError("nobody expected opcode 0x%x" % opcode)
+        return Answer(Result.SUCCESS, payload=b"".join(bytes(piece) for piece in content))
+
+
+class _State:
+    patience = 1.0
+
+    def __init__(self, other):
+        self.other = other
+        self.current_here = False
+        self.set_revision(1)
+
+    def set_revision(self, revision):
+        self.view = SimpleNamespace(
+            revision=revision, serving=True, index=0, ring=_Ring(), links=(None, self.other),
+            map=SimpleNamespace(nodes=(SimpleNamespace(key="a"), SimpleNamespace(key="b")),
+                                last_complete=0, copies=CopyPolicy(2)))
+
+    def call_node(self, node, question, timeout=None):
+        return [[77, False, []]]
+
+    def wait_view(self, revision, timeout):
+        threading.Event().wait(timeout)
+
+
+class MapChanges(StoreTestCase):
+    def setUp(self):
+        super().setUp()
+        self.store = self.open(False)
+        self.other = _Other()
+        self.state = _State(self.other)
+        self.recovery = Recovery(self.state, self.store, _Table(), {}, Throttle())
+        self.replica = Replica(self.store, self.recovery.known_absent)
+        self.recovery.attach(self.replica)
+        self.replica.enter(1, 0)
+
+    def _next_map(self):
+        """As membership does it."""
+        self.state.set_revision(2)
+        self.replica.enter(2, 0)
+        self.recovery.enter()
+
+    def test_an_object_comes(self):
+        self.assertTrue(self.recovery.need(OID))
+        self.assertEqual(b"at 1", self.store.read(OID, 0, 4))
+
+    def test_what_was_current_at_the_last_map_does_not_come_late(self):
+        self.other.before_answering = self._next_map
+        self.assertFalse(self.recovery.need(OID))
+        self.assertFalse(self.store.exists(OID))
+        self.other.before_answering = lambda: None
+        self.assertTrue(self.recovery.need(OID))
+        self.assertEqual(b"at 2", self.store.read(OID, 0, 4))
+
+    def test_what_was_absent_at_the_last_map_may_be_there_now(self):
+        def nobody_has_it(node, question, timeout=None):
+            self._next_map()
+            return [[None, False, []]]
+
+        self.recovery._maps_since_complete = lambda view: []
+        self.state.call_node = nobody_has_it
+        self.recovery.need(OID)
+        self.assertFalse(self.recovery.known_absent(OID))
+
+    def test_a_copy_is_not_given_up_for_one_that_may_lack_a_later_write(self):
+        first, second = make_stamp(1, _OTHER), make_stamp(2, _OTHER)
+        self._write(first, PeerOp.CREATE)
+        self.other.before_answering = lambda: self._write(second, PeerOp.WRITE)
+        self.assertFalse(self.recovery.adopt(self.state.view, OID, [_OTHER], first))
+        self.assertEqual(b"mine", self.store.read(OID, 0, 4))
+        self.other.before_answering = lambda: None
+        # The second is not known to be everywhere yet.
+        self.assertFalse(self.recovery.adopt(self.state.view, OID, [_OTHER], first))
+        self.replica.note_settled(_OTHER, 2)
+        self.assertTrue(self.recovery.adopt(self.state.view, OID, [_OTHER], first))
+        self.assertEqual(b"at 1", self.store.read(OID, 0, 4))
+
+    def test_a_copy_is_not_given_up_after_the_map_changed(self):
+        stamp = make_stamp(1, _OTHER)
+        self._write(stamp, PeerOp.CREATE)
+        self.other.before_answering = self._next_map
+        self.assertFalse(self.recovery.adopt(self.state.view, OID, [_OTHER], stamp))
+        self.assertEqual(b"mine", self.store.read(OID, 0, 4))
+
+    def test_copies_that_the_next_map_set_aside_outlive_the_end_of_this_recovery(self):
+        call(self.store.create, OID, SIZE, 0, b"mine")
+        self.store.retire([OID], 1)
+        self.store.purge_stale(0)
+        self.assertEqual([1], list(self.store.stale_epochs()))
+        self.store.purge_stale(1)
+        self.assertEqual([], list(self.store.stale_epochs()))
+
+    def _write(self, stamp, kind):
+        results = []
+
+        def done(result, last):
+            results.append(result)
+
+        if kind == PeerOp.CREATE:
+            self.replica.create(OID, 1, stamp, SIZE, 0, b"mine", done)
+        else:
+            self.replica.write(OID, 1, stamp, 0, b"mine", done)
+        self.assertEqual([Result.SUCCESS], results)
