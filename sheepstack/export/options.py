@@ -12,11 +12,19 @@ DEFAULT_GATEWAY = "unix:/var/lib/sheepstack/sock"
 
 def add_cluster_options(parser):
     """Let an argparse parser take ``gateway`` and ``auth_key_file``."""
+    add_gateway_option(parser)
+    add_auth_key_option(parser)
+
+
+def add_gateway_option(parser):
     parser.add_argument(
         "-g", "--gateway", metavar="ADDRESS",
         default=os.environ.get(GATEWAY_VARIABLE) or DEFAULT_GATEWAY,
         help="sheep to go through: unix:PATH of its socket, or HOST:PORT (default: $%s, or %s)"
         % (GATEWAY_VARIABLE, DEFAULT_GATEWAY))
+
+
+def add_auth_key_option(parser):
     parser.add_argument(
         "--auth-key-file", metavar="FILE", default=os.environ.get(KEY_FILE_VARIABLE) or None,
         help="file with the cluster's secret (default: $%s)" % KEY_FILE_VARIABLE)

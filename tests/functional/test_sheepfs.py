@@ -463,7 +463,7 @@ def locked(client):
     (("-p", "70000", "."), "argument -p/--port"),
     (("-a", "[::1", "."), "is no address"),
     (("-t", "0", "."), "timeout"),
-    (("--auth-key-file", "/nowhere", "."), "Cannot read the secret"),
+    (("--auth-key-file", "/nowhere", "."), "No such file or directory: '/nowhere'"),
 ])
 def test_a_wrong_command_line_is_explained(tmp_path, words, complaint):
     done = subprocess.run([sys.executable, "-m", "sheepstack.cmd.sheepfs", *words], cwd=tmp_path,

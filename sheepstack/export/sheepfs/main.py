@@ -8,8 +8,9 @@ import shutil
 import sys
 
 from sheepstack.client import Cluster, address
-from sheepstack.dog.common_options import DEFAULT_ADDRESS, KEY_FILE_VARIABLE, CommonSettings
+from sheepstack.dog.common_options import DEFAULT_ADDRESS
 from sheepstack.dog.exits import Failure
+from sheepstack.export.options import add_auth_key_option, read_auth_key
 from sheepstack.export.sheepfs.dog_text import DogText
 from sheepstack.export.sheepfs.settings import PageCache, ReadAhead
 from sheepstack.export.sheepfs.tree import plant
@@ -47,9 +48,7 @@ def _parse(arguments):
     parser.add_argument(
         "-p", "--port", type=_port, default=LISTEN_PORT,
         help="port of a sheep that is given without (default: %d)" % LISTEN_PORT)
-    parser.add_argument(
-        "--auth-key-file", metavar="FILE", default=os.environ.get(KEY_FILE_VARIABLE) or None,
-        help="file with the cluster's secret (default: $%s)" % KEY_FILE_VARIABLE)
+    add_auth_key_option(parser)
     parser.add_argument(
         "-k", "--pagecache", action="store_true",
         help="let the kernel keep what it reads of volumes; see also /config/page_cache")
@@ -72,23 +71,17 @@ def _port(text):
     return number
 
 
-def _auth_key(path):
-    settings = CommonSettings()
-    settings.auth_key_file = path
-    return settings.auth_key()
-
-
 def _run(options):
     fuse = _load_fuse()
     mountpoint = os.path.realpath(options.mountpoint)
     if not os.path.isdir(mountpoint):
         raise Failure("%s is no directory" % options.mountpoint)
-    auth_key = _auth_key(options.auth_key_file)
     try:
+        auth_key = read_auth_key(options.auth_key_file)
         gateways = [str(address.parse(text, options.port))
                     for text in options.address or [DEFAULT_ADDRESS]]
         cluster = Cluster(gateways, auth_key=auth_key, timeout=options.timeout)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise Failure(str(error)) from None
     page_cache = PageCache(options.pagecache)
     volumes = Volumes(cluster, page_cache, options.read_only)
