@@ -1,4 +1,4 @@
-"""Fixtures of the OpenStack tests: a cluster of three sheep with ZooKeeper under it."""
+"""Fixtures of the OpenStack tests: real services on a cluster of three sheep with ZooKeeper."""
 
 import os
 
@@ -7,8 +7,10 @@ import pytest
 from tests.functional.conftest import small_disk  # noqa: F401 - a fixture
 from tests.functional.harness import SheepCluster
 from tests.functional.zookeeper_server import zookeeper  # noqa: F401 - a fixture
+from tests.openstack.cloud import Cloud
 
 _SHEEP = pytest.StashKey()
+_CLOUD = pytest.StashKey()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -17,6 +19,9 @@ def pytest_runtest_makereport(item, call):
     sheep = item.session.stash.get(_SHEEP, None)
     if report.failed and sheep is not None:
         report.sections.append(("sheep", sheep.report()))
+    cloud = item.session.stash.get(_CLOUD, None)
+    if report.failed and cloud is not None:
+        report.sections.append(("services", cloud.report()))
     return report
 
 
@@ -43,6 +48,23 @@ def sheep(session_sheep):
     session_sheep.restart_all()
     session_sheep.wait_recovered()
     assert not complaints, "; ".join(complaints)
+
+
+@pytest.fixture(scope="session")
+def session_cloud(session_sheep, request, tmp_path_factory):
+    cloud = Cloud(tmp_path_factory.mktemp("cloud"), session_sheep)
+    request.session.stash[_CLOUD] = cloud
+    try:
+        cloud.start()
+        yield cloud
+    finally:
+        cloud.close()
+
+
+@pytest.fixture
+def cloud(session_cloud, sheep):
+    """Keystone, Glance and Cinder on the three sheep, shared by all tests."""
+    return session_cloud
 
 
 @pytest.fixture
