@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 
-from tests.functional.harness import wait_until
 from tests.openstack.daemon import BIN
 from tests.openstack.glance import Glance
 from tests.openstack.infrastructure import Cache, Database, MessageQueue

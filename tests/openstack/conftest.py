@@ -13,6 +13,13 @@ _SHEEP = pytest.StashKey()
 _CLOUD = pytest.StashKey()
 
 
+def pytest_collection_modifyitems(items):
+    """Whatever test comes first has to wait for all the services to start."""
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield

@@ -1,7 +1,5 @@
 """Glance, with a store in sheep and one in plain files."""
 
-import sys
-
 from tests.functional.harness import HOST, free_port
 from tests.openstack import settings
 from tests.openstack.daemon import BIN, Daemon, run
