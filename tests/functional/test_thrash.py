@@ -31,7 +31,8 @@ def test_a_round_tells_what_it_found(tmp_path):
     """The whole machinery must notice a store that is not as it should be."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.thrash", "--seed", "3", "--faults", "1", "--only", "kill",
-         "--runtime", "threading", "--sheep", "4", "--owners", "1", "--sharers", "0", "--dir",
+         "--runtime", "threading", "--driver", "local", "--net", "plain", "--disk", "0",
+         "--no-clock", "--sheep", "4", "--owners", "1", "--sharers", "0", "--dir",
          str(tmp_path), "--keep"], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "seed 3 threading local: 1 faults" in done.stdout

@@ -2,9 +2,11 @@
 
 import argparse
 import logging
+import os
 import pathlib
 import sys
 
+from tests.thrash import clocks
 from tests.thrash.campaign import Plan, thrash
 
 _USAGE = """\
@@ -25,17 +27,21 @@ def _options(arguments):
     add("--per-round", type=int, default=12, help="how many in a round (default: 12)")
     add("--runtime", choices=("eventlet", "threading", "both"), default="both",
         help="of the sheep; both: in turn (default)")
-    add("--driver", choices=("local", "zookeeper", "both"), default="local",
-        help="who knows who is in the cluster; both: in turn (default: local)")
-    add("--net", choices=("plain", "namespaces"), default="plain",
-        help="namespaces: a network that breaks, too; for root (default: plain)")
+    add("--driver", choices=("local", "zookeeper", "both"), default="both",
+        help="who knows who is in the cluster; both: in turn (default)")
+    root = os.geteuid() == 0
+    add("--net", choices=("plain", "namespaces"), default="namespaces" if root else "plain",
+        help="namespaces: a network that breaks, too; for root, and root's default")
     add("--sheep", type=int, default=5, help="in the beginning, at least four (default: 5)")
     add("--owners", type=int, default=3, help="clients with VDIs of their own (default: 3)")
     add("--sharers", type=int, default=2, help="clients on the same VDI (default: 2)")
     add("--nosync", action="store_true", help="sheep that do not wait for the disk")
     add("--lock", action="store_true", help="format the cluster so that VDIs are locked")
-    add("--disk", type=int, default=0, metavar="MIB",
-        help="give each sheep a disk of that size that gets full; for root")
+    add("--disk", type=int, default=400 if root else 0, metavar="MIB",
+        help="give each sheep a disk of that size that gets full; for root, who has 400 MiB by "
+        "default; 0: the same disk for all")
+    add("--no-clock", action="store_true",
+        help="leave the clocks alone, which libfaketime changes where it is installed")
     add("--only", nargs="+", default=(), metavar="FAULT", help="do these kinds alone")
     add("--dir", type=pathlib.Path, help="where the stores are (default: a temporary one)")
     add("--keep", action="store_true", help="keep the directory of rounds that succeeded, too")
@@ -60,6 +66,7 @@ def main(arguments=None) -> int:
             driver=drivers[number // len(runtimes) % len(drivers)], net=options.net,
             sheep=options.sheep, owners=options.owners, sharers=options.sharers,
             sync=not options.nosync, lock=options.lock, disk=options.disk,
+            clock=not options.no_clock and clocks.library() is not None,
             only=tuple(options.only))
         verdict = thrash(plan, directory=options.dir, keep=options.keep)
         print(verdict, flush=True)

@@ -12,6 +12,7 @@ from tests.functional.harness import wait_until
 from tests.thrash import offline
 from tests.thrash.checker import check
 from tests.thrash.clients import Crowd, look_everywhere
+from tests.thrash.clocks import Clocks
 from tests.thrash.cluster import Farm, Namespaces, PlainNetwork, ZooKeeper
 from tests.thrash.history import History
 from tests.thrash.nemesis import HealsNot, Nemesis
@@ -41,6 +42,7 @@ class Plan(NamedTuple):
     sync: bool = True
     lock: bool = False
     disk: int = 0
+    clock: bool = False
     only: Tuple[str, ...] = ()
 
     def __str__(self):
@@ -49,6 +51,7 @@ class Plan(NamedTuple):
         words += ["nosync"] if not self.sync else []
         words += ["lock"] if self.lock else []
         words += ["disk %d" % self.disk] if self.disk else []
+        words += ["clock"] if self.clock else []
         return " ".join(words)
 
 
@@ -101,7 +104,8 @@ def thrash(plan: Plan, directory=None, keep=False) -> Verdict:
         else:
             coordination = "local:%s,timeout=%d" % (
                 root / "coordination", _SESSION_TIMEOUT * 1000)
-        farm = Farm(root, coordination, plan.runtime, network, sync=plan.sync, disk=plan.disk)
+        farm = Farm(root, coordination, plan.runtime, network, sync=plan.sync, disk=plan.disk,
+                    clocks=Clocks(root) if plan.clock else None)
         stack.callback(farm.close)
         verdict = _Round(plan, farm, zookeeper).run()
     if not verdict.violations and not keep:

@@ -94,13 +94,20 @@ class Namespaces:
         self.lose(one, self.host(other))
         self.lose(other, self.host(one))
 
-    def delay(self, source, milliseconds) -> bool:
-        """Delay all that a sheep sends; False where the kernel cannot."""
+    def delay(self, source, milliseconds) -> str:
+        """Delay all that a sheep sends; how.  Where the kernel cannot do just that, by a slow
+        line with a long queue."""
+        queue = ["ip", "netns", "exec", self._names[source], "tc", "qdisc", "replace", "dev",
+                 "eth0", "root"]
         done = subprocess.run(
-            ["ip", "netns", "exec", self._names[source], "tc", "qdisc", "replace", "dev", "eth0",
-             "root", "netem", "delay", "%dms" % milliseconds, "%dms" % (milliseconds // 3)],
+            [*queue, "netem", "delay", "%dms" % milliseconds, "%dms" % (milliseconds // 3)],
             capture_output=True)
-        return done.returncode == 0
+        if done.returncode == 0:
+            return "%d ms late" % milliseconds
+        rate = 20_000 // milliseconds
+        subprocess.run([*queue, "tbf", "rate", "%dkbit" % rate, "burst", "16kb", "latency", "3s"],
+                       check=True, capture_output=True)
+        return "slowed down to %d kbit/s" % rate
 
     def mend(self, index):
         """All packets from and to a sheep arrive again, and at once."""
@@ -143,6 +150,14 @@ class _Sheep(harness.Sheep):
     def argv(self):
         return [*self._prefix, *super().argv]
 
+    def ends_within(self, seconds) -> bool:
+        """Wait for its end; False where it still runs then."""
+        try:
+            self.wait_ended(seconds)
+        except AssertionError:
+            return False
+        return True
+
     def is_listening(self):
         if not self.running:
             return super().is_listening()
@@ -154,10 +169,12 @@ class _Sheep(harness.Sheep):
 
 
 class Farm(harness.SheepCluster):
-    """``disk`` in MiB gives each sheep a file system of that size in memory."""
+    """``disk`` in MiB gives each sheep a file system of that size in memory.  ``clocks``:
+    :class:`~tests.thrash.clocks.Clocks` of their own, or None."""
 
-    def __init__(self, root, coordination, runtime, network, *, sync=True, disk=0):
+    def __init__(self, root, coordination, runtime, network, *, sync=True, disk=0, clocks=None):
         super().__init__(root, coordination, runtime, sync=sync)
+        self.clocks = clocks
         self.network = network
         self.disk = disk
         self._mounted = []
@@ -166,6 +183,8 @@ class Farm(harness.SheepCluster):
         """Start one more sheep and return its index."""
         index = len(self.sheep)
         host, prefix, options = self.network.place(index)
+        if self.clocks is not None:
+            prefix = (*prefix, *self.clocks.prefix(index))
         directory = self.root / ("sheep%d" % index)
         if self.disk:
             directory.mkdir()
@@ -175,7 +194,7 @@ class Farm(harness.SheepCluster):
             directory = directory / "store"
         argv = ["-c", self.coordination, "-z", index, *options]
         argv += [] if self.sync else ["-n"]
-        port = _PORT if prefix else harness.free_port()
+        port = _PORT if self.network.breakable else harness.free_port()
         sheep = _Sheep(host, prefix, index, directory, self.root / ("sheep%d.log" % index),
                        port, argv, self.runtime)
         self.sheep.append(sheep)
@@ -249,13 +268,21 @@ class Farm(harness.SheepCluster):
         states = [self._quietly(self.recovery, index) for index in self.members]
         return all(state is not None and not state.in_recovery for state in states)
 
+    def is_without(self, index) -> bool:
+        """Those that answer agree that a sheep is not in the cluster any more."""
+        infos = [self._quietly(self.info, member) for member in self.members]
+        names = [self._names(info) for info in infos if info is not None]
+        return bool(names) and not any(self.sheep[index].address in each for each in names)
+
     def serves_without(self, absent) -> bool:
-        """All members but those with the indexes ``absent`` are the cluster and recovered."""
+        """All members are the cluster and recovered; those with the indexes ``absent`` may
+        belong to it or not."""
         present = [index for index in self.members if index not in absent]
-        wanted = sorted(self.sheep[index].address for index in present)
+        wanted = {self.sheep[index].address for index in present}
+        possible = {self.sheep[index].address for index in self.members}
         for index in present:
             info = self._quietly(self.info, index)
-            if info is None or self._names(info) != wanted:
+            if info is None or not wanted <= set(self._names(info)) <= possible:
                 return False
             state = self._quietly(self.recovery, index)
             if state is None or state.in_recovery:

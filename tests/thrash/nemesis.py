@@ -18,6 +18,7 @@ from sheepstack.client import Cluster, SheepError
 from sheepstack.wire.header import ObjRequest
 from sheepstack.wire.opcodes import Op
 from tests.functional.harness import wait_until
+from tests.thrash import clocks, disk_faults
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +63,15 @@ class Nemesis:
                       (4, self.expire_session)]
         if farm.network.breakable:
             kinds += [(5, self.cut_from_peers), (5, self.isolate), (4, self.lose_one_way),
-                      (3, self.cut_one_link)]
+                      (3, self.cut_one_link), (3, self.slow_network)]
             if zookeeper is not None:
                 kinds += [(5, self.cut_from_zookeeper)]
         if farm.disk:
             kinds += [(5, self.fill_disk)]
+        if farm.clocks is not None:
+            kinds += [(4, self.change_clock)]
+        if disk_faults.are_possible():
+            kinds += [(4, self.fail_disk)]
         if only:
             kinds = [(weight, kind) for weight, kind in kinds if kind.__name__ in only]
             if not kinds:
@@ -275,6 +280,8 @@ class Nemesis:
         else:
             sheep.signal(signal.SIGKILL)
             sheep.wait_ended(20)
+            # Were all sessions lost before the others know, they would wait for it to return.
+            self._wait(lambda: self._farm.is_without(victim), "the map without it")
         # What it had is lost; only one more may fail before that is made good.
         self._affected.add(victim)
 
@@ -335,6 +342,39 @@ class Nemesis:
         self._later(seconds, victim, "space on the disk of sheep %d" % victim, path.unlink,
                     stays=True)
 
+    def fail_disk(self):
+        """Some reads, or writes and flushes, of a sheep end with EIO.  After a failed write it
+        has to end itself, since it cannot know what is on the disk."""
+        victim, = self._pick()
+        draw = self._draw
+        what = draw.choice(sorted(disk_faults.CALLS))
+        every, seconds = draw.randint(2, 40), draw.uniform(1, 6)
+        self.note("every %d. %s of sheep %d fails for %.1f s", every, what, victim, seconds)
+        sheep = self._farm.sheep[victim]
+        sheep.expected_to_end = True
+        fault = disk_faults.begin(sheep.process.pid, what, every)
+
+        def cure():
+            fault.end()
+            if sheep.ends_within(2.0 if what == "write" else 0.0):
+                sheep.start()
+            sheep.expected_to_end = False
+
+        self._later(seconds, victim, "the disk of sheep %d works" % victim, cure, stays=True)
+
+    # -- clocks ----------------------------------------------------------------------------
+
+    def change_clock(self):
+        """The clock on the wall, that is; what leases are timed by stops with SIGSTOP."""
+        victim, = self._pick()
+        change = self._draw.choice(("+1h", "-1h", "+40d", "-40d", clocks.STOPPED))
+        seconds = self._draw.uniform(0.5, 2) * self._timeout
+        self.note("the clock of sheep %d %s for %.1f s", victim,
+                  "stands still" if change == clocks.STOPPED else "jumps by %s" % change, seconds)
+        self._farm.clocks.change(victim, change)
+        self._later(seconds, victim, "the clock of sheep %d set right" % victim,
+                    lambda: self._farm.clocks.change(victim, clocks.RIGHT))
+
     # -- ZooKeeper -------------------------------------------------------------------------
 
     def restart_zookeeper(self):
@@ -383,8 +423,9 @@ class Nemesis:
             self._farm.network.part(victim, other)
 
     def cut_one_link(self):
-        victim, = self._pick()
-        other = self._draw.choice(self._others(victim))
+        # Either may have to go.
+        victim, other = self._pick(2)
+        self._mend_later(other)
         self.note("sheep %d and %d cut off from each other for %.1f s", victim, other,
                   self._mend_later(victim))
         self._farm.network.part(victim, other)
@@ -401,10 +442,21 @@ class Nemesis:
         victim, = self._pick()
         network = self._farm.network
         others = self._others(victim)
-        self.note("packets %s sheep %d get lost for %.1f s", *(
-            ("from", victim, self._mend_later(victim))))
+        direction = self._draw.choice(("from", "to"))
+        self.note("packets %s sheep %d get lost for %.1f s", direction, victim,
+                  self._mend_later(victim))
         for other in others:
-            network.lose(victim, network.host(other))
+            if direction == "from":
+                network.lose(victim, network.host(other))
+            else:
+                network.lose(other, network.host(victim))
+
+    def slow_network(self):
+        victim, = self._pick()
+        milliseconds = self._draw.choice((5, 50, 300))
+        how = self._farm.network.delay(victim, milliseconds)
+        self.note("all that sheep %d sends is %s for %.1f s", victim, how,
+                  self._mend_later(victim))
 
     def cut_from_zookeeper(self):
         victim, = self._pick()
