@@ -11,7 +11,7 @@ It speaks Sheepdog's protocol and so works with this project's sheep and with C 
 plain blocking code: in a process that eventlet has patched its waiting is green.
 """
 
-from sheepstack.client.cluster import Cluster, ClusterDefaults, VdiInfo
+from sheepstack.client.cluster import Cluster, ClusterDefaults, Space, VdiInfo
 from sheepstack.client.errors import (
     AttributeExists, AuthenticationFailed, Busy, Closed, ClusterUnreachable, ConnectionLost,
     Halted, InputOutputError, InvalidParameters, NoFreeVdiId, NoSpace, NoSuchAttribute,
@@ -20,13 +20,15 @@ from sheepstack.client.errors import (
 from sheepstack.client.file import VdiFile
 from sheepstack.client.future import Future
 from sheepstack.client.vdi import Vdi
-from sheepstack.redundancy.policy import CopyPolicy, parse as parse_copy_policy
+from sheepstack.redundancy.policy import (
+    CopyPolicy, from_wire as copy_policy_from_wire, parse as parse_copy_policy)
 
 __all__ = [
     "AttributeExists", "AuthenticationFailed", "Busy", "Closed", "Cluster", "ClusterDefaults",
     "ClusterUnreachable", "ConnectionLost", "CopyPolicy", "Future", "Halted",
     "InputOutputError", "InvalidParameters", "NoFreeVdiId", "NoSpace", "NoSuchAttribute",
     "NoSuchObject", "NoSuchTag", "NoSuchVdi", "NotFormatted", "NotSupported", "OutcomeUnknown",
-    "ReadOnly", "SheepError", "ShuttingDown", "TagExists", "Vdi", "VdiExists", "VdiFile",
-    "VdiInfo", "VdiLocked", "VersionMismatch", "WaitingForNodes", "parse_copy_policy",
+    "ReadOnly", "SheepError", "ShuttingDown", "Space", "TagExists", "Vdi", "VdiExists", "VdiFile",
+    "VdiInfo", "VdiLocked", "VersionMismatch", "WaitingForNodes", "copy_policy_from_wire",
+    "parse_copy_policy",
 ]

@@ -7,7 +7,7 @@ from sheepstack.client import address, attributes, inventory, vdi_requests
 from sheepstack.client.call import ControlCall, object_call
 from sheepstack.client.caller import TRANSIENT, Caller
 from sheepstack.client.errors import (
-    NoSuchVdi, NotSupported, OutcomeUnknown, VdiExists, error_for)
+    ClusterUnreachable, NoSuchVdi, NotSupported, OutcomeUnknown, TagExists, VdiExists, error_for)
 from sheepstack.client.live_inode import Channel, read_inode
 from sheepstack.client.lock import VdiLock
 from sheepstack.client.patience import Patience
@@ -22,7 +22,7 @@ from sheepstack.wire import auth
 from sheepstack.wire import inode_layout as layout
 from sheepstack.wire.admin import (
     MAX_CLUSTER_INFO_SIZE, MAX_NODES, NODE_SIZE, ClusterInfo, unpack_nodes)
-from sheepstack.wire.header import ClusterDefaultResponse, Header, version_of
+from sheepstack.wire.header import ClusterDefaultResponse, Header, NodeResponse, version_of
 from sheepstack.wire.inode import InodeHeader
 from sheepstack.wire.oid import vdi_oid
 from sheepstack.wire.opcodes import PROTO_VER, Flag, Op
@@ -33,6 +33,7 @@ _TGT = int(Flag.TGT)
 _WORKERS = 8
 _CLEAR_RUN = 4096
 _MAX_MAP_SIZE = 4 << 20
+_NODE_TIMEOUT = 5.0
 
 #: Requests that do no harm when they are executed twice.
 _REPEATABLE = frozenset((
@@ -60,6 +61,13 @@ class ClusterDefaults(NamedTuple):
     block_size_shift: int
 
 
+class Space(NamedTuple):
+    """Bytes on disks."""
+
+    total: int
+    free: int
+
+
 class Cluster:
     """A cluster that is reached through any of its gateways.
 
@@ -83,8 +91,8 @@ class Cluster:
             raise ValueError("no gateway was given")
         if timeout <= 0 or connections < 1:
             raise ValueError("timeout and connections must be above zero")
-        key = auth.check_key(auth_key) if auth_key is not None else None
-        self._pool = Pool(gateways, key, timeout, connections)
+        self._auth_key = auth.check_key(auth_key) if auth_key is not None else None
+        self._pool = Pool(gateways, self._auth_key, timeout, connections)
         self._caller = Caller(self._pool, timeout)
         self._workers = Workers(_WORKERS)
 
@@ -150,6 +158,22 @@ class Cluster:
         response = ClusterDefaultResponse.unpack(call.response)
         return ClusterDefaults(
             response.nr_copies, response.copy_policy, response.block_size_shift)
+
+    def space(self) -> Space:
+        """Bytes on the disks of all sheep that answer, before copies are counted."""
+        total = free = 0
+        for node in self.nodes():
+            if not node.nr_vnodes:
+                continue
+            place = str(address.GatewayAddress(node.nid.addr, node.nid.port))
+            with Cluster([place], self._auth_key, _NODE_TIMEOUT) as sheep:
+                try:
+                    answer = NodeResponse.unpack(sheep._ask(Op.STAT_SHEEP, 0)[0])
+                except ClusterUnreachable:
+                    continue
+            total += answer.store_size
+            free += answer.store_free
+        return Space(total, free)
 
     # -- finding VDIs
 
@@ -287,14 +311,36 @@ class Cluster:
         take_snapshot(self._caller, Channel(self._caller), name, tag, inode)
         return info
 
-    def rollback(self, name: str, snapshot) -> VdiInfo:
+    def snapshot_together(self, pairs) -> None:
+        """Make snapshots of several VDIs at one instant.
+
+        ``pairs``: of name and tag.  Writes to all of them are held until the last snapshot is
+        taken, so that none is in one snapshot whose predecessor is missing in another.  All are
+        taken or, as far as the caller is told, none; where it raises, some may be there.
+
+        Raises NoSuchVdi, TagExists, OutcomeUnknown, and InvalidParameters where a VDI comes
+        twice.  (A C sheep cannot do that.)
+        """
+        pairs = list(pairs)
+        call = vdi_requests.snapshot_together(pairs)
+        self._caller.perform((call,))
+        if call.status:
+            raise error_for(
+                call.status, "cannot make snapshots of VDIs %s" % ", ".join(
+                    "'%s'" % name for name, _ in pairs),
+                TagExists if call.status == Result.VDI_EXIST else None)
+
+    def rollback(self, name: str, snapshot, source=None) -> VdiInfo:
         """Make a snapshot's content the present one; what was written since is lost.
+
+        ``source``: the VDI that the snapshot is of, where that is another one.  Then ``name``
+        also gets its copy policy and size.
 
         Nobody should have the VDI open.  Raises NoSuchVdi, NoSuchTag and OutcomeUnknown.
         """
         if snapshot is None:
             raise ValueError("no snapshot was given")
-        base = self.header(name, snapshot)
+        base = self.header(source or name, snapshot)
         try:
             old = self._inode(self.lookup(name).vdi_id)
         except NoSuchVdi:

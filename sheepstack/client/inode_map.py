@@ -62,6 +62,19 @@ class InodeMap:
             begin, end = max(first, base), min(last, base + _MASK) + 1
             yield from compress(range(begin, end), page[begin - base:end - base])
 
+    def differing(self, other, first, last):
+        """Indexes from ``first`` to ``last`` whose entry is another one than in the map
+        ``other``; the pages are there in both."""
+        for number in range(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1):
+            ours, theirs = self._pages[number], other._pages[number]
+            if ours == theirs:
+                continue
+            base = number << PAGE_SHIFT
+            begin, end = max(first, base), min(last, base + _MASK) + 1
+            for index in range(begin, end):
+                if ours[index - base] != theirs[index - base]:
+                    yield index
+
     def owned_by(self, vid):
         """Indexes of the known entries that are ``vid``."""
         for number in self.pages():

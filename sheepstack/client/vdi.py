@@ -18,7 +18,7 @@ from sheepstack.client.patience import Patience
 from sheepstack.client.rights import Rights
 from sheepstack.client.snapshot import take_snapshot
 from sheepstack.client.sparse_copy import copy_in, copy_out
-from sheepstack.client.splitting import Part, split
+from sheepstack.client.splitting import Part, runs, split
 from sheepstack.wire import inode_layout as layout
 from sheepstack.wire.inode import InodeHeader
 from sheepstack.wire.oid import VDI_SPACE_SHIFT, vdi_oid
@@ -572,6 +572,29 @@ class Vdi:
             else:
                 found.append([offset + part.start, part.length, is_data])
         return [tuple(extent) for extent in found]
+
+    def differences(self, other) -> list:
+        """Where this VDI may differ from ``other``: [(offset, length)...], in order.
+
+        ``other``: an open VDI or snapshot of the same cluster.  They share what is not named,
+        however they are related; the ranges are whole objects, cut at the end of this VDI.
+        Raises ValueError where their objects are of different sizes.
+        """
+        if other.block_size != self.block_size:
+            raise ValueError("VDI '%s' has objects of %d bytes, and '%s' of %d" % (
+                self.name, self.block_size, other.name, other.block_size))
+        size = self.size
+        last = (size - 1) >> self._shift
+        if last < 0:
+            return []
+        ours, theirs = self._inode, other._inode
+        ours.load(0, last)
+        theirs.load(0, last)
+        found = []
+        for first, count in runs(ours.map.differing(theirs.map, 0, last), _DISCARD_WINDOW):
+            offset = first << self._shift
+            found.append((offset, min(size, (first + count) << self._shift) - offset))
+        return found
 
     def flush(self) -> None:
         """Return when all writes submitted before are done and safe."""

@@ -1,7 +1,7 @@
 """The requests about VDIs as a whole, as calls."""
 
 from sheepstack.client.call import ControlCall
-from sheepstack.wire.header import VdiRequest, VdiResponse
+from sheepstack.wire.header import Header, VdiRequest, VdiResponse, version_of
 from sheepstack.wire.inode_layout import VDI_NAME_LEN, VDI_TAG_LEN
 from sheepstack.wire.opcodes import Flag, Op
 from sheepstack.wire.text import pad
@@ -64,6 +64,15 @@ def new(name, size, base_vid=0, snapshot=False, copies=0, copy_policy=0,
         Op.NEW_VDI, Flag.WRITE, data_length=len(payload), vdi_size=size, base_vdi_id=base_vid,
         copies=copies, copy_policy=copy_policy, block_size_shift=block_size_shift,
         snapid=int(snapshot))
+    return ControlCall(request.pack(), payload, resendable=False)
+
+
+def snapshot_together(pairs) -> ControlCall:
+    """Snapshots of several VDIs at one instant: pairs of name and tag."""
+    payload = b"".join(pad(checked_name(name), VDI_NAME_LEN) + pad(checked_tag(tag), VDI_TAG_LEN)
+                       for name, tag in pairs)
+    request = Header(version_of(Op.SNAPSHOT_TOGETHER), Op.SNAPSHOT_TOGETHER, Flag.WRITE, 0, 0,
+                     len(payload))
     return ControlCall(request.pack(), payload, resendable=False)
 
 

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 OPCODES = frozenset((
     Op.NEW_VDI, Op.LOCK_VDI, Op.RELEASE_VDI, Op.GET_VDI_INFO, Op.READ_VDIS, Op.FLUSH_VDI,
-    Op.DEL_VDI, Op.GET_CLUSTER_DEFAULT, Op.GET_VDI_ATTR, Op.READ_DEL_VDIS))
+    Op.DEL_VDI, Op.GET_CLUSTER_DEFAULT, Op.GET_VDI_ATTR, Op.READ_DEL_VDIS,
+    Op.SNAPSHOT_TOGETHER))
 
 _BITMAPS = (Op.READ_VDIS, Op.READ_DEL_VDIS)
 _BITMAP_SIZE = NR_VDIS // 8
@@ -129,6 +130,9 @@ class VdiRequests:
                 return self._bitmap(common, self._service.deleted_vids())
             if opcode == Op.GET_VDI_ATTR:
                 return self._attribute(common, header, payload)
+            if opcode == Op.SNAPSHOT_TOGETHER:
+                self._service.snapshot_together(_names_and_tags(payload), ctime)
+                return self._plain(common, Result.SUCCESS)
             request = VdiRequest.unpack(header)
             if opcode == Op.NEW_VDI:
                 inode = self._new(request, payload, ctime)
@@ -247,6 +251,14 @@ def _name_and_tag(payload):
     if len(payload) not in (layout.VDI_NAME_LEN, layout.VDI_NAME_LEN + layout.VDI_TAG_LEN):
         raise Failure(Result.INVALID_PARMS)
     return unpad(payload[:layout.VDI_NAME_LEN]), unpad(payload[layout.VDI_NAME_LEN:])
+
+
+def _names_and_tags(payload):
+    size = layout.VDI_NAME_LEN + layout.VDI_TAG_LEN
+    if not payload or len(payload) % size:
+        raise Failure(Result.INVALID_PARMS)
+    return [_name_and_tag(payload[start:start + size])
+            for start in range(0, len(payload), size)]
 
 
 def _now():

@@ -8,6 +8,7 @@ from its map, and the one write that makes the old one a snapshot decides.
 
 import logging
 import threading
+from typing import NamedTuple
 
 from sheepstack.redundancy import policy as policies
 from sheepstack.redundancy.replication import UnsupportedPolicy, scheme_of
@@ -21,6 +22,7 @@ from sheepstack.wire.inode import InodeHeader, VdiAttr, unpack_map
 from sheepstack.wire.opcodes import AttrFlag
 from sheepstack.wire.peer import PeerOp
 from sheepstack.wire.results import Result
+from sheepstack.wire.text import pad
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,24 @@ class Failure(Exception):
     def __init__(self, result):
         super().__init__(result)
         self.result = result
+
+
+class _Taking(NamedTuple):
+    """A snapshot to be taken: ``working`` becomes one, with ``tag`` where that is given, and
+    ``inode``, which is not there yet, the working VDI with the map of ``base``."""
+
+    working: InodeHeader
+    inode: InodeHeader
+    base: InodeHeader
+    tag: str | None = None
+
+    def mark(self, ctime) -> tuple:
+        """Where to write what into the inode of ``working``, so that it is a snapshot."""
+        mark = ctime.to_bytes(8, "little")
+        if self.tag is None:
+            return layout.SNAP_CTIME_OFFSET, mark
+        return layout.TAG_OFFSET, (pad(self.tag, layout.VDI_TAG_LEN)
+                                   + self.working.create_time.to_bytes(8, "little") + mark)
 
 
 class VdiService:
@@ -187,22 +207,66 @@ class VdiService:
             base = self._base(catalogue, base_vid or working.vdi_id)
             inode = self._new_inode(catalogue, name, size, base, copies, shift, store_policy,
                                     ctime)
-            revision = self.leading()
-            try:
-                self._tell(working.vdi_id, frozen=True)
-                self._make(inode, base, revision)
-                self._write_inode(working, layout.SNAP_CTIME_OFFSET,
-                                  ctime.to_bytes(8, "little"), revision)
-                old = self._read_header(working.vdi_id) or working
-            except Failure:
-                # Whether the deciding write was made is seen when all inodes are read again.
-                self._catalogue = None
-                self._tell(working.vdi_id, frozen=False)
-                raise
-            catalogue.put(old._replace(snap_ctime=ctime))
-            catalogue.put(inode)
-            self._tell(working.vdi_id, frozen=False, snapshot=True)
+            self._take([_Taking(working, inode, base)], ctime)
             return inode
+
+    def snapshot_together(self, wanted, ctime) -> None:
+        """Turn several working VDIs into snapshots at one instant.
+
+        ``wanted``: pairs of name and tag.  The same ``ctime`` again changes nothing more.
+        Where only some of them could be taken before this sheep lost the lead, the next
+        attempt gets VDI_EXIST.
+        """
+        with self.lock:
+            catalogue = self.catalogue()
+            workings = [catalogue.working(name) for name, _ in wanted]
+            if not wanted or len({name for name, _ in wanted}) < len(wanted) or not all(
+                    tag for _, tag in wanted):
+                raise Failure(Result.INVALID_PARMS)
+            if None in workings:
+                raise Failure(Result.NO_VDI)
+            if all(working.create_time == ctime for working in workings):
+                return
+            if any(catalogue.look_up(name, tag).inode for name, tag in wanted):
+                raise Failure(Result.VDI_EXIST)
+            takings = []
+            for working, (name, tag) in zip(workings, wanted):
+                inode = self._new_inode(
+                    catalogue, name, working.vdi_size, working,
+                    (working.nr_copies, working.copy_policy), 0, 0, ctime)
+                takings.append(_Taking(working, inode, working, tag))
+                # Its id is taken from now on.
+                catalogue.put(inode)
+            try:
+                self._take(takings, ctime)
+            except BaseException:
+                self._catalogue = None
+                raise
+
+    def _take(self, takings, ctime):
+        """Carry out snapshots; writes to all of the VDIs are held until the last is taken."""
+        vids = [taking.working.vdi_id for taking in takings]
+        revision = self.leading()
+        try:
+            for vid in vids:
+                self._tell(vid, frozen=True)
+            for taking in takings:
+                self._make(taking.inode, taking.base, revision)
+            for taking in takings:
+                self._write_inode(taking.working, *taking.mark(ctime), revision)
+            olds = [self._read_header(taking.working.vdi_id) or taking.working
+                    for taking in takings]
+        except Failure:
+            # Whether the deciding writes were made is seen when all inodes are read again.
+            self._catalogue = None
+            for vid in vids:
+                self._tell(vid, frozen=False)
+            raise
+        for taking, old in zip(takings, olds):
+            self._catalogue.put(old._replace(snap_ctime=ctime))
+            self._catalogue.put(taking.inode)
+        for vid in vids:
+            self._tell(vid, frozen=False, snapshot=True)
 
     def delete(self, name, tag, snap_id) -> InodeHeader:
         with self.lock:

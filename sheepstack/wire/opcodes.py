@@ -73,6 +73,7 @@ class Op(enum.IntEnum):
     AUTH_HELLO = 0xE0
     AUTH_PROVE = 0xE1
     CLUSTER_MAP = 0xE2
+    SNAPSHOT_TOGETHER = 0xE3
     PEER = 0xE8
 
 
