@@ -1,0 +1,157 @@
+"""How a VDI gets to the host that wants it.
+
+Each class is one kind of connection.  ``connect`` gives what Cinder hands on to the host, and
+the same again when it is asked again; ``disconnect`` takes it back, also what was taken back
+before, and all connections where ``connector`` is None.  ``tag``: None, or of a snapshot.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+
+from cinder import exception
+
+from cinder_driver import names
+from cinder_driver.connector import PROTOCOL
+from sheepstack.client import NoSuchVdi, VdiExists
+from sheepstack.export.iscsi import Chap, Targets, Tgtd
+from sheepstack.export.iscsi.target import LUN
+
+_USER_LETTERS = 16
+
+
+class ClientConnections:
+    """Through the client library, by a process that has :mod:`cinder_driver.connector`."""
+
+    protocol = PROTOCOL
+
+    def __init__(self, cluster, backend, timeout):
+        self._cluster = cluster
+        self._backend = backend
+        self._timeout = timeout
+
+    def connect(self, vdi, tag, connector):
+        key = self._backend.auth_key
+        return {"vdi": vdi, "snapshot": tag, "cluster": self._cluster.uuid(),
+                "addresses": list(self._backend.addresses), "auth_password": key and key.hex(),
+                "timeout": self._timeout}
+
+    def disconnect(self, vdi, tag, connector):
+        pass
+
+    def resized(self, vdi):
+        pass
+
+
+class IscsiConnections:
+    """By tgt on this host: a target for each VDI and initiator, with a secret of its own."""
+
+    protocol = "iscsi"
+
+    def __init__(self, options, auth_key):
+        self._prefix = options.target_prefix
+        addresses = [options.target_ip_address, *(options.target_secondary_ip_addresses or ())]
+        self._portals = ["%s:%d" % ("[%s]" % address if ":" in address else address,
+                                    options.target_port) for address in addresses]
+        self._targets = Targets(
+            options.sheepdog_iscsi_gateway, options.sheepdog_iscsi_directory,
+            tgtd=Tgtd(options.sheepdog_iscsi_control_port), auth_key=auth_key,
+            timeout=options.sheepdog_timeout)
+
+    def _common(self, vdi, tag):
+        """What the names of all targets of a VDI begin with."""
+        word = vdi if tag is None else "%s.%s" % (vdi, tag)
+        return "%s%s." % (self._prefix, word.lower())
+
+    def _name(self, vdi, tag, connector):
+        initiator = connector["initiator"].encode()
+        return self._common(vdi, tag) + hashlib.sha256(initiator).hexdigest()[:_USER_LETTERS]
+
+    def connect(self, vdi, tag, connector):
+        if not connector.get("initiator"):
+            raise exception.InvalidConnectorException(missing="initiator")
+        name = self._name(vdi, tag, connector)
+        old = self._targets.get(name)
+        chap = old.chap if old is not None else Chap(
+            secrets.token_hex(_USER_LETTERS // 2), secrets.token_hex(8))
+        self._targets.create(name, vdi, tag, chap=chap, initiators=[connector["initiator"]])
+        found = {
+            "target_discovered": False,
+            "target_portal": self._portals[0], "target_iqn": name, "target_lun": LUN,
+            "auth_method": "CHAP", "auth_username": chap.user, "auth_password": chap.password,
+            "discard": False,
+        }
+        if len(self._portals) > 1:
+            found.update(target_portals=self._portals,
+                         target_iqns=[name] * len(self._portals),
+                         target_luns=[LUN] * len(self._portals))
+        return found
+
+    def disconnect(self, vdi, tag, connector):
+        if connector and connector.get("initiator"):
+            self._targets.delete(self._name(vdi, tag, connector))
+            return
+        for name in self._of(vdi, tag):
+            self._targets.delete(name)
+
+    def resized(self, vdi):
+        for name in self._of(vdi, None):
+            self._targets.reopen(name)
+
+    def _of(self, vdi, tag):
+        return [target.name for target in self._targets.list()
+                if target.name.startswith(self._common(vdi, tag))
+                and (target.vdi, target.snapshot) == (vdi, tag)]
+
+
+class LocalConnections:
+    """As a file of a sheepfs that is mounted on the host that wants it.
+
+    A snapshot is mounted as a clone, since sheepfs has VDIs only.
+    """
+
+    protocol = "local"
+
+    def __init__(self, cluster, mount_point):
+        self._cluster = cluster
+        self._mount_point = mount_point
+
+    def connect(self, vdi, tag, connector):
+        name = vdi
+        if tag is not None:
+            name = self._clone_of(vdi, tag)
+            with contextlib.suppress(VdiExists):
+                self._cluster.clone(vdi, tag, name)
+        self._command("mount", name)
+        return {"device_path": os.path.join(self._mount_point, "volume", name)}
+
+    def disconnect(self, vdi, tag, connector):
+        name = vdi if tag is None else self._clone_of(vdi, tag)
+        try:
+            self._command("unmount", name)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        if tag is not None:
+            with contextlib.suppress(NoSuchVdi):
+                self._cluster.delete_vdi(name)
+
+    @staticmethod
+    def _clone_of(vdi, tag):
+        return names.TEMPORARY + "%s.%s" % (vdi, tag)
+
+    def _command(self, word, name):
+        path = os.path.join(self._mount_point, "vdi", word)
+        try:
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(name)
+        except FileNotFoundError as error:
+            if word == "unmount" and os.path.exists(path):
+                raise
+            raise exception.VolumeBackendAPIException(
+                data="no sheepfs is mounted at %s" % self._mount_point) from error
+
+    def resized(self, vdi):
+        """sheepfs sees it by itself."""

@@ -1,0 +1,87 @@
+"""Attaching a volume to a process through the client library: no kernel, no root.
+
+os-brick has no way to add a kind of connection from outside, so importing this module puts
+:class:`SheepdogConnector` into its table.  Who has done so tells in the properties of its host,
+and so cinder-volume gives it such a connection.  What is attached is a file-like object, which
+Cinder's data paths (backup and restore, host-assisted migration) take in place of a path.
+"""
+
+from os_brick.initiator import connector
+from os_brick.initiator.connectors import base
+
+from sheepstack.client import Cluster, VdiFile
+
+#: ``driver_volume_type`` of a connection, and the property of hosts that can use it.
+PROTOCOL = "sheepdog"
+
+
+class VolumeFile(VdiFile):
+    """The bytes of a volume, or of a snapshot, which is read-only.
+
+    ``cluster_uuid``, ``vdi_name`` and ``snapshot_tag`` say what it is, for a backup driver that
+    need not read it all.
+    """
+
+    def __init__(self, data):
+        key = data["auth_password"]
+        self._cluster = Cluster(data["addresses"], key and bytes.fromhex(key),
+                                timeout=data["timeout"])
+        try:
+            vdi = self._cluster.open_vdi(data["vdi"], data["snapshot"], lock=False)
+        except BaseException:
+            self._cluster.close()
+            raise
+        super().__init__(vdi)
+        self.cluster_uuid = data["cluster"]
+        self.vdi_name = data["vdi"]
+        self.snapshot_tag = data["snapshot"]
+
+    def fileno(self):
+        raise OSError("a VDI has no file descriptor")
+
+    def close(self):
+        if not self.closed:
+            try:
+                super().close()
+            finally:
+                self._vdi.close()
+                self._cluster.close()
+
+
+class SheepdogConnector(base.BaseLinuxConnector):
+    """Connections as :class:`cinder_driver.attach.ClientConnections` describes them."""
+
+    @staticmethod
+    def get_connector_properties(root_helper, *args, **kwargs):
+        return {PROTOCOL: True}
+
+    def get_volume_paths(self, connection_properties):
+        return []
+
+    def get_search_path(self):
+        return None
+
+    def get_all_available_volumes(self, connection_properties=None):
+        return []
+
+    def connect_volume(self, connection_properties):
+        return {"type": PROTOCOL, "path": VolumeFile(connection_properties)}
+
+    def disconnect_volume(self, connection_properties, device_info, force=False,
+                          ignore_errors=False):
+        if device_info:
+            device_info["path"].close()
+
+    def extend_volume(self, connection_properties):
+        """The size of the volume; whoever has it open sees it when he opens it again."""
+        with VolumeFile(connection_properties) as volume:
+            return volume.seek(0, 2)
+
+    def check_valid_device(self, path, run_as_root=True):
+        return path is not None
+
+
+_CLASS = "%s.%s" % (__name__, SheepdogConnector.__name__)
+for _mapping in (connector._connector_mapping_linux, connector._connector_mapping_linux_ppc64,
+                 connector._connector_mapping_linux_s390x):
+    _mapping[PROTOCOL.upper()] = _CLASS
