@@ -1,5 +1,6 @@
 """Clients' requests for objects: checked, then handed to the gateway."""
 
+from sheepstack.sheep import tgt
 from sheepstack.sheep.connection import weight_of
 from sheepstack.sheep.vdi_table import UnknownVdi
 from sheepstack.wire import inode_layout as layout
@@ -41,11 +42,17 @@ class ObjectService:
          _) = OBJ_REQUEST.unpack(header)
         view = self._state.view
         reply = _Reply(connection, view, opcode, ident, weight_of(fields))
-        if not oids.is_valid(oid):
+        from_tgt = flags & _TGT and tgt.is_from_tgt(version, flags)
+        if from_tgt and oids.is_data(oid):
+            reply = _TgtReply(self._workers, self._explain_absence, oid, reply)
+        if not oids.is_valid(oid & ~tgt.OPEN_BIT if from_tgt and opcode == _READ else oid):
             reply(Result.INVALID_PARMS, batch)
             return
         if opcode == _READ:
             self._stats.gateway_read(length)
+            if from_tgt and not self._is_settled(oid, offset, length):
+                self._workers.submit(self._read_for_tgt, version, oid, offset, length, reply)
+                return
             self._read(version, flags, oid, offset, length, reply, batch)
         else:
             self._stats.gateway_write(opcode, len(payload))
@@ -73,6 +80,57 @@ class ObjectService:
             self._answer_read(version, oid, data, policy, reply, None)
         else:
             reply(result, None)
+
+    def _is_settled(self, oid, offset, length):
+        """Whether tgt may read there like anybody else."""
+        if oids.is_vdi(oid):
+            return offset > 0 or length <= layout.DATA_VDI_ID_OFFSET
+        if oid & tgt.OPEN_BIT or not oids.is_data(oid):
+            return False
+        entry = self._table.find(oids.vid_of(oid))
+        return entry is not None and not entry.snapshot
+
+    def _read_for_tgt(self, version, oid, offset, length, reply):
+        vid = oids.vid_of(oid)
+        try:
+            entry = self._table.load(vid)
+        except UnknownVdi:
+            reply(Result.NO_OBJ, None)
+            return
+        if oids.is_vdi(oid):
+            result, data = self._gateway.read(oid, offset, length, entry.policy)
+            if result == Result.SUCCESS:
+                reply.data(tgt.map_for_tgt(data)[:length], 0, entry.policy.nr_copies, None)
+                return
+        elif not oids.is_data(oid):
+            self._read_slowly(version, oid, offset, length, reply)
+            return
+        elif entry.snapshot:
+            result = Result.INODE_INVALIDATED
+        else:
+            index = oids.index_of(oid)
+            result, owner = self._owner(vid, index, entry.policy)
+            if result == Result.SUCCESS and not owner:
+                reply.data(bytes(length), 0, entry.policy.nr_copies, None)
+                return
+            if result == Result.SUCCESS:
+                self._read_slowly(version, oids.data_oid(owner, index), offset, length, reply)
+                return
+        reply(result, None)
+
+    def _explain_absence(self, oid, reply):
+        """tgt asked for an object that is not there: was it given back, or is it lost?"""
+        vid = oids.vid_of(oid)
+        result, owner = self._owner(vid, oids.index_of(oid), self._table.policy_of(oid))
+        if result == Result.SUCCESS:
+            result = Result.NO_OBJ if owner == vid else Result.INODE_INVALIDATED
+        reply(result, None)
+
+    def _owner(self, vid, index, policy):
+        """(result, map entry) of a data object."""
+        result, data = self._gateway.read(
+            oids.vdi_oid(vid), layout.data_vdi_id_offset(index), 4, policy)
+        return result, int.from_bytes(data, "little")
 
     def _answer_read(self, version, oid, data, policy, reply, batch):
         start = 0
@@ -110,6 +168,10 @@ class ObjectService:
             payload, offset = b"", 0
         elif opcode == _WRITE:
             kind = PeerOp.WRITE
+        elif flags & _TGT and oids.is_data(oid) and len(payload) < size:
+            self._workers.submit(self._create_shared, policy, (
+                opcode, flags, oid, cow_oid, offset, payload, copies, reply))
+            return
         elif flags & _COW and cow_oid and len(payload) < size:
             self._workers.submit(self._copy_on_write, size, policy, entry, (
                 opcode, flags, oid, cow_oid, offset, payload, copies, reply))
@@ -147,6 +209,27 @@ class ObjectService:
                 break
             self._state.wait_view(view.revision, 0.005)
         self._write(opcode, flags, oid, cow_oid, offset, payload, copies, reply, None)
+
+    def _create_shared(self, policy, arguments):
+        """One of several who have the VDI open makes an object, as far as he knows.
+
+        Another one may have made it meanwhile, and must not lose what he wrote to it: so the
+        leader makes it, once, and then everybody writes his part.
+        """
+        _, flags, oid, _, offset, payload, copies, reply = arguments
+        vid, index = oids.vid_of(oid), oids.index_of(oid)
+        if index >= layout.DATA_INDEX:
+            reply(Result.INVALID_PARMS, None)
+            return
+        result, owner = self._owner(vid, index, policy)
+        if result == Result.SUCCESS and owner != vid:
+            result = self._ask_leader({"call": "make_object", "vid": vid, "index": index})
+        if result:
+            reply(Result(result), None)
+        elif result is None:
+            reply(Result.SHUTDOWN, None)
+        else:
+            self._write(_WRITE, flags, oid, 0, offset, payload, copies, reply, None)
 
     def _copy_on_write(self, size, policy, entry, arguments):
         _, _, oid, cow_oid, offset, payload, _, reply = arguments
@@ -265,3 +348,24 @@ class _Reply:
         header = OBJ_RESPONSE.pack(PROTO_VER, self._opcode, 0, self._view.epoch, self._ident,
                                    len(data), Result.SUCCESS, copies, offset)
         self._connection.answer((header, data), batch, self._weight)
+
+
+class _TgtReply:
+    """A :class:`_Reply` to tgt that has ``explain(oid, reply)`` answer instead where an object
+    is not there."""
+
+    __slots__ = ("_workers", "_explain", "_oid", "_reply", "is_pointless", "data")
+
+    def __init__(self, workers, explain, oid, reply):
+        self._workers = workers
+        self._explain = explain
+        self._oid = oid
+        self._reply = reply
+        self.is_pointless = reply.is_pointless
+        self.data = reply.data
+
+    def __call__(self, result, batch):
+        if result == Result.NO_OBJ:
+            self._workers.submit(self._explain, self._oid, self._reply)
+        else:
+            self._reply(result, batch)

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 #: Calls that ask other sheep in turn.
 _WAITING_CALLS = ("refetch", "adopt", "vdi")
 #: Calls that wait for their turn at the leader.
-_LEADER_CALLS = ("inode_changed", "all_inodes", "late_entries")
+_LEADER_CALLS = ("inode_changed", "all_inodes", "late_entries", "make_object")
 # Plain integers, as these are compared for every request.
 _PING = int(PeerOp.PING)
 _READ = int(PeerOp.READ)
@@ -260,6 +260,16 @@ class PeerService:
         if not self._leads():
             return None
         return self._service.late_entries(vid, first, entries)
+
+    def _on_make_object(self, vid, index):
+        if not self._leads():
+            return None
+        try:
+            return int(self._service.make_object(vid, index))
+        except Failure as failure:
+            if failure.result == Result.AGAIN:
+                return None
+            return int(failure.result)
 
     def _leads(self):
         view = self._state.view

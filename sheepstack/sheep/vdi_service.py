@@ -308,6 +308,34 @@ class VdiService:
                 self._tell(new.vdi_id, frozen=False)
             return True
 
+    def make_object(self, vid, index) -> Result:
+        """See to it that a VDI has its own data object ``index``, with the content that is
+        seen there now."""
+        with self.lock:
+            inode = self.catalogue().get(vid)
+            if inode is None or inode.is_deleted:
+                return Result.NO_VDI
+            if inode.is_snapshot:
+                return Result.READONLY
+            revision = self.leading()
+            [owner] = self._entries(inode, index, 1)
+            if owner == vid:
+                return Result.SUCCESS
+            size, policy, image = 1 << inode.block_size_shift, entry_of(inode).policy, b""
+            if owner:
+                source = oids.data_oid(owner, index)
+                result, image = self._gateway.read(
+                    source, 0, size, self._table.policy_of(source))
+                if result != Result.SUCCESS:
+                    return result
+            result = self._gateway.write_wait(
+                PeerOp.CREATE, oids.data_oid(vid, index), 0, bytes(image).rstrip(b"\0"), size,
+                policy, revision)
+            if result == Result.SUCCESS:
+                self._write_inode(inode, layout.data_vdi_id_offset(index),
+                                  vid.to_bytes(4, "little"), revision)
+            return result
+
     def _entries(self, inode, first, count):
         result, data = self._gateway.read(
             oids.vdi_oid(inode.vdi_id), layout.data_vdi_id_offset(first), 4 * count,

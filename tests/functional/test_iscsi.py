@@ -13,8 +13,8 @@ from sheepstack.client import NoSuchTag, NoSuchVdi
 from sheepstack.export.iscsi import (
     ANYBODY, BadTarget, Chap, TargetConflict, Targets, TgtdUnreachable)
 from sheepstack.export.iscsi import Tgtd as Control
-from tests.functional.client_behaviour import MIB
-from tests.functional.tgt import MISSING, Disk, Tgtd
+from tests.functional.client_behaviour import MIB, OBJECT
+from tests.functional.tgt import BLOCK, MISSING, Disk, Tgtd, Writer
 
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason="not installed: %s" % ", ".join(MISSING)),
@@ -219,6 +219,121 @@ def test_a_vdi_that_was_made_bigger_is_seen(client, targets, disk):
     targets.reopen(NAME)
     assert disk().size() == 2 * SIZE
     disk().io("write -P 1 %d 1M" % (2 * SIZE - MIB), "read -P 1 %d 1M" % (2 * SIZE - MIB))
+
+
+# -- several paths to one VDI
+
+@pytest.fixture
+def paths(make_cluster, tmp_path):
+    """A cluster of three sheep, and a VDI that is exported through two of them, each with a
+    tgtd of its own."""
+    cluster = make_cluster(settings={"sync": False}, format_options=["-l"])
+    cluster.client().create_vdi("disk", SIZE)
+    daemons, disks = [], []
+    try:
+        for number in range(2):
+            directory = tmp_path / ("path%d" % number)
+            directory.mkdir()
+            daemon = Tgtd(directory)
+            daemons.append(daemon)
+            targets = Targets(daemon.gateway(cluster.sheep[number]), directory / "targets",
+                              tgtd=daemon.control)
+            targets.create(NAME, "disk", addresses=[ANYBODY])
+            disks.append(Disk("127.0.0.1:%d" % daemon.port, NAME, daemon.log))
+        yield cluster, *disks
+    finally:
+        for daemon in daemons:
+            daemon.close()
+
+
+def differing_blocks(client, contents, name="disk", snapshot=None) -> set:
+    """Numbers of blocks of a VDI that are not as writers left them, or not empty."""
+    expected = {}
+    for content in contents:
+        expected.update(content)
+    with client.open_vdi(name, snapshot, read_only=True) as vdi:
+        now = vdi.pread(0, SIZE)
+    return {number for number in range(SIZE // BLOCK)
+            if now[number * BLOCK:(number + 1) * BLOCK] !=
+            bytes([expected.get(number, 0)]) * BLOCK}
+
+
+def test_reads_that_run_into_a_hole(client, targets, disk):
+    """What tgt is told of the map keeps it from clearing the wrong part of its buffer."""
+    with client.open_vdi("disk") as vdi:
+        vdi.pwrite(0, b"\1" * OBJECT)
+        vdi.pwrite(2 * OBJECT, b"\2" * OBJECT)
+    targets.create(NAME, "disk", addresses=[ANYBODY])
+    edge = 64 << 10
+    disk().io("read -P 1 -l %d %d %d" % (edge, OBJECT - edge, 2 * edge),
+              "read -P 0 -s %d %d %d" % (edge, OBJECT - edge, 2 * edge),
+              "read -P 0 -l %d %d %d" % (edge, 2 * OBJECT - edge, 2 * edge),
+              "read -P 2 -s %d %d %d" % (edge, 2 * OBJECT - edge, 2 * edge),
+              "read -P 1 -l %d 0 12M" % OBJECT, "read -P 2 -s %d 0 12M" % (2 * OBJECT),
+              "read -P 0 -s %d -l %d 0 12M" % (OBJECT, OBJECT))
+
+
+def test_paths_see_each_other(paths):
+    """Also what the other one made anew, and across a snapshot and a discard."""
+    cluster, first, second = paths
+    client = cluster.client()
+    assert first.tool("iscsi-inq", "-e", "1", "-c", "128") == \
+        second.tool("iscsi-inq", "-e", "1", "-c", "128")
+    first.io("write -P 1 0 64k", "read -P 0 64k 1M")
+    second.io("read -P 1 0 64k", "write -P 2 64k 64k", "read -P 1 0 64k", "write -P 3 8M 64k")
+    first.io("read -P 1 0 64k", "read -P 2 64k 64k", "read -P 3 8M 64k")
+    client.snapshot("disk", "tag")
+    first.io("write -P 4 0 32k")
+    second.io("read -P 4 0 32k", "read -P 1 32k 32k", "read -P 2 64k 64k", "read -P 3 8M 64k",
+              "write -P 5 8M 4k", "write -P 6 64k 4k", "write -P 7 16M 4k")
+    first.io("read -P 4 0 32k", "read -P 1 32k 32k", "read -P 6 64k 4k", "read -P 2 68k 60k",
+             "read -P 5 8M 4k", "read -P 3 %d 60k" % (8 * MIB + 4096), "read -P 7 16M 4k")
+    assert not differing_blocks(client, [{0: 1, 1: 2, 8 * MIB // BLOCK: 3}], snapshot="tag")
+    with client.open_vdi("disk", lock="shared") as vdi:
+        vdi.discard(16 * MIB, OBJECT)
+        vdi.pwrite(20 * MIB, b"\x08" * 4096)
+    first.io("read -P 0 16M 4M", "read -P 8 20M 4k", "write -P 9 17M 4k", "read -P 9 17M 4k")
+    second.io("read -P 0 16M 1M", "read -P 9 17M 4k", "read -P 8 20M 4k", "write -P 3 16M 4k",
+              "read -P 3 16M 4k")
+
+
+def test_paths_write_to_the_same_objects_at_a_time(paths):
+    """Neighbours in objects that neither has made yet: no write gets lost."""
+    cluster, first, second = paths
+    client = cluster.client()
+    blocks = range(SIZE // BLOCK)
+    with Writer(first, blocks[::2], 1) as even, Writer(second, blocks[1::2], 2) as odd:
+        even.wait_rounds(3, 60)
+        odd.wait_rounds(3, 60)
+        client.snapshot("disk", "tag")
+        even.wait_rounds(3, 60)
+        odd.wait_rounds(3, 60)
+    assert even.content and odd.content
+    assert not differing_blocks(client, [even.content, odd.content])
+
+
+def test_one_path_loses_its_sheep(paths):
+    """The other path goes on; the lost one comes back with its sheep and sees all."""
+    cluster, first, second = paths
+    blocks = SIZE // BLOCK
+    first.io("write -P 1 0 12M")
+    with Writer(second, blocks, 3) as writer:
+        writer.wait_rounds(2, 60)
+        cluster.kill(0)
+        # A command that waits at the lost path until its sheep is back.
+        lost = subprocess.Popen(
+            ["qemu-io", "-f", "raw", "-t", "none", "-r", "-c", "read 28M 64k", first.url],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        writer.wait_rounds(3, 90)
+        assert lost.poll() is None
+        cluster.restart(0)
+        writer.wait_rounds(2, 90)
+    assert "read 65536/65536" in lost.communicate(timeout=90)[0]
+    expected = {**dict.fromkeys(range(12 * MIB // BLOCK), 1), **writer.content}
+    first.io(*["read -P %d %d %d" % (expected.get(number, 0), number * BLOCK, BLOCK)
+               for number in range(blocks)])
+    first.io("write -P 2 3M 2M")
+    second.io("read -P 2 3M 2M")
 
 
 def test_the_command(client, cluster, tgtd, disk, tmp_path):

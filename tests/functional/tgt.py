@@ -188,6 +188,7 @@ class Disk:
 class Writer:
     """Writes blocks of 64 KiB to ``disk`` while the block of the ``with`` statement runs.
 
+    ``blocks``: how many there are, or a range of the numbers of those that are ours.
     ``content`` maps the number of a block to the byte that it is full of; every write that is
     in it was acknowledged.  A write that fails is raised at the end.
     """
@@ -198,7 +199,7 @@ class Writer:
         self.content = {}
         self.rounds = 0
         self._disk = disk
-        self._blocks = blocks
+        self._blocks = range(blocks) if isinstance(blocks, int) else blocks
         self._random = random.Random(seed)
         self._ended = threading.Event()
         self._failure = None
@@ -235,7 +236,7 @@ class Writer:
 
     def _round(self):
         pieces = {number: self._random.randrange(1, 256) for number
-                  in self._random.sample(range(self._blocks), self._AT_ONCE)}
+                  in self._random.sample(self._blocks, self._AT_ONCE)}
         self._disk.io(*["write -P %d %d %d" % (byte, number * BLOCK, BLOCK)
                         for number, byte in pieces.items()])
         self.content.update(pieces)
