@@ -68,6 +68,8 @@ bench: venv
 lint: test-venv
 	@$(PY) -m compileall -q $(SOURCES)
 	@$(PY) -m flake8 $(SOURCES)
+	@$(VENV)/bin/bashate -i E006 -e E005,E042 $(wildcard devstack/plugin.sh \
+		devstack/settings devstack/override-defaults devstack/lib/*)
 	@for page in README.rst doc/source/*.rst; do \
 		$(PY) -m docutils --report=info --halt=warning $$page /dev/null || exit 1; done
 	@echo "No complaints."
