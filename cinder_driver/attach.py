@@ -27,16 +27,14 @@ class ClientConnections:
 
     protocol = PROTOCOL
 
-    def __init__(self, cluster, backend, timeout):
-        self._cluster = cluster
+    def __init__(self, backend, timeout):
         self._backend = backend
         self._timeout = timeout
 
     def connect(self, vdi, tag, connector):
         key = self._backend.auth_key
-        return {"vdi": vdi, "snapshot": tag, "cluster": self._cluster.uuid(),
-                "addresses": list(self._backend.addresses), "auth_password": key and key.hex(),
-                "timeout": self._timeout}
+        return {"vdi": vdi, "snapshot": tag, "addresses": list(self._backend.addresses),
+                "auth_password": key and key.hex(), "timeout": self._timeout}
 
     def disconnect(self, vdi, tag, connector):
         pass

@@ -29,7 +29,7 @@ DEFAULT = "default"
 
 def configured(options) -> Backend:
     """The cluster of a backend's own options; raises InvalidConfigurationValue."""
-    return _with_key(DEFAULT, options.sheepdog_addresses, options.sheepdog_auth_key_file)
+    return with_key(DEFAULT, options.sheepdog_addresses, options.sheepdog_auth_key_file)
 
 
 def replication_targets(devices) -> list:
@@ -41,12 +41,13 @@ def replication_targets(devices) -> list:
             raise exception.InvalidConfigurationValue(
                 option="replication_device", value="%s: it has backend_id, addresses (separated "
                 "by spaces) and perhaps auth_key_file" % device)
-        found.append(_with_key(device["backend_id"], device["addresses"].split(),
-                               device.get("auth_key_file")))
+        found.append(with_key(device["backend_id"], device["addresses"].split(),
+                              device.get("auth_key_file")))
     return found
 
 
-def _with_key(name, addresses, path):
+def with_key(name, addresses, path) -> Backend:
+    """``path``: of the file with the secret, or None; raises InvalidConfigurationValue."""
     key = None
     if path:
         try:

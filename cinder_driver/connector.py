@@ -18,23 +18,21 @@ PROTOCOL = "sheepdog"
 class VolumeFile(VdiFile):
     """The bytes of a volume, or of a snapshot, which is read-only.
 
-    ``cluster_uuid``, ``vdi_name`` and ``snapshot_tag`` say what it is, for a backup driver that
+    ``cluster``, ``vdi`` (open) and ``snapshot`` (a tag, or None) are for a backup driver, which
     need not read it all.
     """
 
     def __init__(self, data):
         key = data["auth_password"]
-        self._cluster = Cluster(data["addresses"], key and bytes.fromhex(key),
-                                timeout=data["timeout"])
+        self.cluster = Cluster(data["addresses"], key and bytes.fromhex(key),
+                               timeout=data["timeout"])
+        self.snapshot = data["snapshot"]
         try:
-            vdi = self._cluster.open_vdi(data["vdi"], data["snapshot"], lock=False)
+            self.vdi = self.cluster.open_vdi(data["vdi"], self.snapshot, lock=False)
         except BaseException:
-            self._cluster.close()
+            self.cluster.close()
             raise
-        super().__init__(vdi)
-        self.cluster_uuid = data["cluster"]
-        self.vdi_name = data["vdi"]
-        self.snapshot_tag = data["snapshot"]
+        super().__init__(self.vdi)
 
     def fileno(self):
         raise OSError("a VDI has no file descriptor")
@@ -44,8 +42,8 @@ class VolumeFile(VdiFile):
             try:
                 super().close()
             finally:
-                self._vdi.close()
-                self._cluster.close()
+                self.vdi.close()
+                self.cluster.close()
 
 
 class SheepdogConnector(base.BaseLinuxConnector):

@@ -95,7 +95,7 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
         self._volumes = Volumes(cluster)
         options = self.configuration
         self._nbd = Nbd(chosen.addresses, chosen.auth_key_file, options.sheepdog_timeout)
-        self._for_clients = attach.ClientConnections(cluster, chosen, options.sheepdog_timeout)
+        self._for_clients = attach.ClientConnections(chosen, options.sheepdog_timeout)
         self._for_hosts = (
             attach.IscsiConnections(options, chosen.auth_key)
             if options.sheepdog_protocol == attach.IscsiConnections.protocol else

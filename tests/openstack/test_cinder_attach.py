@@ -1,0 +1,220 @@
+"""Volumes attached: tgt and libiscsi in place of the kernel's initiator, sheepfs, the client."""
+
+import os
+import re
+import shutil
+
+import pytest
+
+pytest.importorskip("cinder", reason="Cinder is not installed: run make openstack")
+
+from cinder import exception  # noqa: E402
+from os_brick.initiator import connector as brick  # noqa: E402
+
+from sheepstack.client import NoSuchVdi  # noqa: E402
+from tests.functional import sheepfs  # noqa: E402
+from tests.functional.harness import SheepCluster  # noqa: E402
+from tests.functional.tgt import MISSING, Disk, Tgtd  # noqa: E402
+from tests.openstack import cinder_objects  # noqa: E402
+from tests.openstack.cinder_objects import GIB, snapshot, volume  # noqa: E402
+
+needs_tgt = pytest.mark.skipif(bool(MISSING) or os.geteuid() != 0, reason=(
+    "not installed: %s" % ", ".join(MISSING) if MISSING else "tgtd serves only root"))
+needs_sheepfs = pytest.mark.skipif(
+    bool(sheepfs.MISSING), reason="not there: %s" % ", ".join(sheepfs.MISSING))
+
+#: Who qemu-io says that it is.
+QEMU = {"initiator": "iqn.2008-11.org.linux-kvm", "host": "a"}
+ANOTHER = {"initiator": "iqn.1993-08.org.debian:01:b", "host": "b"}
+OTHER_PORTAL = "127.0.0.2"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cinder(tmp_path_factory):
+    cinder_objects.prepare(tmp_path_factory.mktemp("cinder"))
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A cluster of one sheep, at which tgtd is."""
+    cluster = SheepCluster(tmp_path / "c", "local:%s" % (tmp_path / "coordination"))
+    cluster.start(1, 1)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def client(cluster):
+    return cluster.client()
+
+
+@pytest.fixture
+def backends():
+    found = cinder_objects.Backends()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def tgtd(tmp_path, monkeypatch):
+    daemon = Tgtd(tmp_path)
+    daemon.control.add_portal("%s:%d" % (OTHER_PORTAL, daemon.port))
+    monkeypatch.setenv("TGT_IPC_SOCKET", daemon.control_socket)
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def driver(backends, cluster, tgtd, tmp_path):
+    return backends.make(
+        cluster.addresses, sheepdog_iscsi_gateway=tgtd.gateway(cluster.sheep[0]),
+        sheepdog_iscsi_directory=str(tmp_path / "targets"),
+        sheepdog_iscsi_control_port=int(tgtd.control_port), target_port=tgtd.port,
+        target_ip_address="127.0.0.1", target_secondary_ip_addresses=[OTHER_PORTAL])
+
+
+@pytest.fixture
+def disk(tgtd):
+    """Function that gives a connection as its initiator sees it, over one of its portals."""
+    def disk(connection, path=0, read_only=False):
+        data = connection["data"]
+        assert connection["driver_volume_type"] == "iscsi" and data["target_lun"] == 1
+        assert data["auth_method"] == "CHAP"
+        return Disk(data["target_portals"][path], data["target_iqns"][path], tgtd.log,
+                    (data["auth_username"], data["auth_password"]), read_only)
+    return disk
+
+
+def made(driver):
+    new = volume(pool="copies-1")
+    driver.create_volume(new)
+    return new
+
+
+@needs_tgt
+def test_iscsi_over_several_portals(driver, client, disk):
+    new = made(driver)
+    connection = driver.initialize_connection(new, QEMU)
+    assert driver.initialize_connection(new, QEMU) == connection
+    assert connection["data"]["volume_id"] == new.id
+    for path in (0, 1):
+        disk(connection, path).io("write -P %d %dM 1M" % (path + 1, path), "flush")
+    disk(connection, 0).io("read -P 1 0 1M", "read -P 2 1M 1M")
+    with client.open_vdi(new.name, read_only=True) as vdi:
+        assert vdi.pread(0, 2 << 20) == b"\1" * (1 << 20) + b"\2" * (1 << 20)
+    driver.terminate_connection(new, QEMU)
+    driver.terminate_connection(new, QEMU)
+    with pytest.raises(AssertionError):
+        disk(connection).io("read 0 512")
+    driver.delete_volume(new)
+
+
+@needs_tgt
+def test_each_attachment_has_a_secret_and_lets_one_initiator_in(driver, disk, tgtd):
+    new = made(driver)
+    one = driver.initialize_connection(new, QEMU)
+    two = driver.initialize_connection(new, ANOTHER)
+    assert one["data"]["auth_password"] != two["data"]["auth_password"]
+    disk(one).io("write -P 7 0 1M", "flush")
+    with pytest.raises(AssertionError):
+        # qemu-io is not the other one.
+        disk(two).io("read 0 512")
+    driver.terminate_connection(new, QEMU)
+    assert len(tgtd.control.targets()) == 1
+    driver.initialize_connection(new, QEMU)
+    driver.terminate_connection(new, None, force=True)
+    assert not tgtd.control.targets()
+
+
+@needs_tgt
+def test_extension_of_what_is_attached(driver, disk):
+    new = made(driver)
+    connection = driver.initialize_connection(new, QEMU)
+
+    def size():
+        text = disk(connection).tool("iscsi-readcapacity16", "-i", QEMU["initiator"])
+        return int(re.search(r"Total size:(\d+)", text)[1])
+
+    assert size() == GIB
+    new.volume_attachment = cinder_objects.attachments(new)
+    driver.extend_volume(new, 2)
+    assert size() == 2 * GIB
+
+
+@needs_tgt
+def test_snapshot_of_what_is_attached_and_attached_itself(driver, client, disk):
+    new = made(driver)
+    connection = driver.initialize_connection(new, QEMU)
+    disk(connection).io("write -P 1 0 1M", "flush")
+    taken = snapshot(new)
+    driver.create_snapshot(taken)
+    disk(connection).io("write -P 2 0 1M", "flush")
+    of_snapshot = driver.initialize_connection_snapshot(taken, QEMU)
+    disk(of_snapshot, read_only=True).io("read -P 1 0 1M")
+    driver.terminate_connection_snapshot(taken, QEMU)
+    disk(connection).io("read -P 2 0 1M")
+    assert len([header for header in client.list_vdis() if not header.is_snapshot]) == 1
+
+
+@needs_tgt
+def test_a_host_without_an_initiator_is_refused(driver):
+    with pytest.raises(exception.InvalidConnectorException):
+        driver.initialize_connection(made(driver), {"host": "a"})
+
+
+@needs_tgt
+def test_processes_with_our_connector_need_no_target(driver, client, tgtd):
+    new = made(driver)
+    host = {"sheepdog": True, **QEMU}
+    connection = driver.initialize_connection(new, host)
+    assert connection["driver_volume_type"] == "sheepdog"
+    connector = brick.InitiatorConnector.factory("sheepdog", None)
+    device = connector.connect_volume(connection["data"])
+    file = device["path"]
+    file.seek(5000)
+    file.write(b"through the client")
+    file.flush()
+    assert file.seek(0, 2) == GIB
+    connector.disconnect_volume(connection["data"], device)
+    driver.terminate_connection(new, host)
+    with client.open_vdi(new.name, read_only=True) as vdi:
+        assert vdi.pread(5000, 18) == b"through the client"
+    assert not tgtd.control.targets()
+    encrypted = volume(pool="copies-1", encryption_key_id="1")
+    driver.create_volume(encrypted)
+    assert driver.initialize_connection(encrypted, host)["driver_volume_type"] == "iscsi"
+
+
+@needs_sheepfs
+def test_local_files_of_sheepfs(backends, cluster, client, tmp_path):
+    mount = sheepfs.Mount(tmp_path / "mnt", "-a", cluster.addresses[0])
+    try:
+        driver = backends.make(cluster.addresses, sheepdog_protocol="local",
+                               sheepdog_mount_point=str(mount.directory))
+        assert driver.get_volume_stats(True)["storage_protocol"] == "local"
+        new = made(driver)
+        connection = driver.initialize_connection(new, QEMU)
+        assert connection["driver_volume_type"] == "local"
+        with open(connection["data"]["device_path"], "r+b") as file:
+            file.write(b"a file")
+        taken = snapshot(new)
+        driver.create_snapshot(taken)
+        with open(connection["data"]["device_path"], "r+b") as file:
+            file.write(b"is new")
+        of_snapshot = driver.initialize_connection_snapshot(taken, QEMU)
+        with open(of_snapshot["data"]["device_path"], "rb") as file:
+            assert file.read(6) == b"a file"
+        driver.terminate_connection_snapshot(taken, QEMU)
+        driver.terminate_connection(new, QEMU)
+        driver.terminate_connection(new, QEMU)
+        driver.delete_snapshot(taken)
+        driver.delete_volume(new)
+        with pytest.raises(NoSuchVdi):
+            client.lookup(new.name)
+        assert not list(client.list_vdis())
+    finally:
+        mount.end()
+    shutil.rmtree(mount.directory)
+    lost = made(driver)
+    with pytest.raises(exception.VolumeBackendAPIException, match="no sheepfs"):
+        driver.initialize_connection(lost, QEMU)
