@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ from sheepstack.client import NoSuchTag, NoSuchVdi
 from sheepstack.export.iscsi import (
     ANYBODY, BadTarget, Chap, TargetConflict, Targets, TgtdUnreachable)
 from sheepstack.export.iscsi import Tgtd as Control
-from tests.functional.client_behaviour import MIB, OBJECT
+from tests.functional.client_behaviour import MIB, OBJECT, noise
+from tests.functional.nbd import run
 from tests.functional.tgt import BLOCK, MISSING, Disk, Tgtd, Writer
 
 pytestmark = [
@@ -212,6 +214,31 @@ def test_a_restarted_tgtd_gets_its_targets_back(client, cluster, targets, tgtd, 
     assert not targets.restore()
 
 
+def test_who_stays_logged_in_goes_on_after_a_restart_of_tgtd(client, targets, tgtd, disk):
+    targets.create(NAME, "disk", addresses=[ANYBODY])
+    initiator = subprocess.Popen(
+        ["qemu-io", "-f", "raw", "-t", "none", disk().url], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        def ask(command, answer):
+            initiator.stdin.write(command + "\n")
+            initiator.stdin.flush()
+            line = ""
+            while answer not in line:
+                line = initiator.stdout.readline()
+                assert line and "failed" not in line, line
+
+        ask("write -P 1 0 64k", "wrote 65536/65536")
+        tgtd.kill()
+        tgtd.start()
+        assert not targets.restore()
+        ask("write -P 2 64k 64k", "wrote 65536/65536")
+        ask("read -P 1 0 64k", "read 65536/65536")
+    finally:
+        initiator.communicate("quit\n", timeout=60)
+    disk().io("read -P 1 0 64k", "read -P 2 64k 64k")
+
+
 def test_a_vdi_that_was_made_bigger_is_seen(client, targets, disk):
     targets.create(NAME, "disk", addresses=[ANYBODY])
     client.resize("disk", 2 * SIZE)
@@ -219,6 +246,57 @@ def test_a_vdi_that_was_made_bigger_is_seen(client, targets, disk):
     targets.reopen(NAME)
     assert disk().size() == 2 * SIZE
     disk().io("write -P 1 %d 1M" % (2 * SIZE - MIB), "read -P 1 %d 1M" % (2 * SIZE - MIB))
+
+
+# -- what initiators say
+
+def test_programs_of_initiators(client, targets, disk, tmp_path):
+    """(Debian's libiscsi-bin has no iscsi-dd; qemu-img dd does its work.)"""
+    client.create_vdi("other", SIZE)
+    for name, vdi in ((NAME, "disk"), (OTHER, "other")):
+        targets.create(name, vdi, addresses=[ANYBODY])
+    portal = "iscsi://" + disk().portal
+    listed = run("iscsi-ls", "-s", portal)
+    assert {name for name in (NAME, OTHER) if "Target:%s " % name in listed} == {NAME, OTHER}
+    assert listed.count("Lun:1    Type:DIRECT_ACCESS") == 2, listed
+    assert "Product:VDI" in disk().tool("iscsi-inq")
+    assert disk().size() == SIZE
+    image = noise(5 * MIB, 1) + bytes(9 * MIB) + noise(SIZE - 14 * MIB, 2)
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(image)
+    run("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", source, disk().url)
+    run("qemu-img", "compare", "-f", "raw", "-F", "raw", source, disk().url)
+    run("qemu-img", "dd", "-f", "raw", "-O", "raw", "bs=1M", "if=" + disk().url,
+        "of=%s" % target)
+    assert target.read_bytes() == image
+    run("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", disk().url, disk(OTHER).url)
+    with client.open_vdi("other", read_only=True) as vdi:
+        assert vdi.pread(0, SIZE) == image
+    assert "Run completed" in run("qemu-img", "bench", "-f", "raw", "-t", "none", "-n", "-w", "-c",
+                                  "1000", "-d", "16", "-S", "12288", disk().url)
+
+
+@pytest.mark.skipif(not shutil.which("iscsi-test-cu"), reason="iscsi-test-cu is not installed")
+def test_scsi_conformance(client, targets, tgtd, disk, tmp_path):
+    """All tests of libiscsi's suite: what fails on a VDI fails on tgt with a file, too."""
+    client.create_vdi("big", 128 * MIB)
+    targets.create(NAME, "big", addresses=[ANYBODY])
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(128 * MIB)
+    plain = tgtd.export_file(image)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        on_vdi, on_file = pool.map(failures, (disk(), plain))
+    print("fails on a file, too: %s" % ", ".join(sorted(on_file)))
+    assert on_vdi <= on_file
+
+
+def failures(disk) -> set:
+    done = subprocess.run(["iscsi-test-cu", "--dataloss", "--normal", disk.url], text=True,
+                          capture_output=True, errors="replace", timeout=400)
+    ran = re.search(r"tests +(\d+) +(\d+) +(\d+)", done.stdout)
+    assert ran and int(ran[3]) > 500, done.stdout[-2000:] + done.stderr[-2000:]
+    return set(re.findall(r"Suite (\w+, Test \S+) had failures", done.stdout))
 
 
 # -- several paths to one VDI
@@ -337,7 +415,7 @@ def test_one_path_loses_its_sheep(paths):
 
 
 def test_the_command(client, cluster, tgtd, disk, tmp_path):
-    def run(*words, input="", status=0):
+    def command(*words, input="", status=0):
         done = subprocess.run(
             [sys.executable, "-c",
              "import sys; from sheepstack.cmd.sheep_iscsi import main; sys.exit(main())",
@@ -348,19 +426,19 @@ def test_the_command(client, cluster, tgtd, disk, tmp_path):
         assert done.returncode == status, done.stderr
         return done.stdout or done.stderr
 
-    run("create", NAME, "disk", "-i", HOST_A, "-I", "127.0.0.1", "--chap-file", "-",
-        input="alice correct-horse\n")
+    command("create", NAME, "disk", "-i", HOST_A, "-I", "127.0.0.1", "--chap-file", "-",
+            input="alice correct-horse\n")
     disk(chap=CHAP).io("write -P 1 0 1M")
-    assert re.fullmatch(r"%s\tdisk\trw\t-\n" % re.escape(NAME), run("list"))
-    [row] = json.loads(run("list", "--json"))
-    assert row["user"] == "alice" and row["live"] and "horse" not in run("list", "--json")
+    assert re.fullmatch(r"%s\tdisk\trw\t-\n" % re.escape(NAME), command("list"))
+    [row] = json.loads(command("list", "--json"))
+    assert row["user"] == "alice" and row["live"] and "horse" not in command("list", "--json")
     tgtd.kill()
-    assert "does it run" in run("list", status=1)
+    assert "does it run" in command("list", status=1)
     tgtd.start()
-    assert "not in tgtd" in run("list")
-    run("restore")
+    assert "not in tgtd" in command("list")
+    command("restore")
     disk(chap=CHAP).io("read -P 1 0 1M")
-    assert run("portal", "list").split() == ["127.0.0.1:%d" % tgtd.port]
-    assert "is no iSCSI name" in run("create", "disk", "disk", status=1)
-    run("delete", NAME)
-    assert run("list") == ""
+    assert command("portal", "list").split() == ["127.0.0.1:%d" % tgtd.port]
+    assert "is no iSCSI name" in command("create", "disk", "disk", status=1)
+    command("delete", NAME)
+    assert command("list") == ""

@@ -91,15 +91,22 @@ class Tgtd:
 
     def export(self, sheep, vdi, over="unix") -> "Disk":
         """Export a VDI through a sheep of the harness, over its Unix socket or ``"tcp"``."""
-        number = next(self._ids)
-        name = _IQN % number
         if over == "unix":
             source = self.gateway(sheep)
         else:
             source = "tcp:%s:%d" % (HOST, sheep.port)
+        return self._export("sheepdog", "%s:%s" % (source, vdi))
+
+    def export_file(self, path) -> "Disk":
+        return self._export("rdwr", path)
+
+    def _export(self, kind, store):
+        number = next(number for number in self._ids if number not in {
+            other.number for other in self.control.targets()})
+        name = _IQN % number
         self.admin("--op", "new", "--mode", "target", "--tid", number, "-T", name)
         self.admin("--op", "new", "--mode", "logicalunit", "--tid", number, "--lun", 1,
-                   "--bstype", "sheepdog", "--backing-store", "%s:%s" % (source, vdi))
+                   "--bstype", kind, "--backing-store", store)
         self.admin("--op", "bind", "--mode", "target", "--tid", number, "-I", "ALL")
         return Disk("%s:%d" % (HOST, self.port), name, self.log)
 
