@@ -21,6 +21,8 @@ _BUSYBOX = "/bin/busybox"
 _MODULES = ("virtio_pci", "virtio_blk", "ext4")
 _BOOT_TIMEOUT = 150
 _MARK = "@ended"
+#: What the kernel is told, so that the initramfs finds its console.
+KERNEL_WORDS = "console=ttyS0 quiet panic=-1 rdinit=/init"
 
 _INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -95,43 +97,28 @@ def _flat(driver):
     return driver.rpartition("/")[2].partition(".")[0] + ".ko"
 
 
-class Guest:
-    """``drives`` are values of QEMU's ``-drive``; in the guest they are /dev/vda and so on.
+class Console:
+    """The serial line of a guest with our initramfs, at a Unix socket.
 
-    Raises AssertionError where it does not boot.
+    ``alive()``: whether the machine still runs; ``story()``: what it has to say of its end.
+    Raises AssertionError where the guest does not boot.
     """
 
-    def __init__(self, directory, *drives):
-        self.log = pathlib.Path(directory) / "guest.log"
-        kernel, modules = kernels()[-1]
-        initramfs = pathlib.Path(directory) / "initramfs"
-        if not initramfs.exists():
-            make_initramfs(initramfs, modules)
-        self._short = pathlib.Path(tempfile.mkdtemp(prefix="guest."))
-        console = self._short / "console"
-        argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
-                "-accel", "tcg", "-m", "256", "-no-reboot",
-                "-chardev", "socket,id=c,path=%s,server=on,wait=off" % console,
-                "-serial", "chardev:c", "-kernel", kernel, "-initrd", initramfs,
-                "-append", "console=ttyS0 quiet panic=-1 rdinit=/init"]
-        for drive in drives:
-            argv += ["-drive", drive]
-        self._line = None
+    def __init__(self, path, alive, story):
+        self._story = story
         self._text = ""
-        with self.log.open("ab") as log:
-            self.process = start(argv, stdout=log, stderr=subprocess.STDOUT)
+        self._line = wait_until(lambda: self._connect(path, alive), 30, "the guest's console")
         try:
-            self._line = wait_until(lambda: self._connect(console), 30, "QEMU's console")
             self._read_until("@ready", _BOOT_TIMEOUT)
         except BaseException:
-            self.kill()
+            self.close()
             raise
 
-    def _connect(self, console):
-        assert self.process.poll() is None, "QEMU ended: %s" % self.log.read_text()
+    def _connect(self, path, alive):
+        assert alive(), "the guest ended: %s" % self._story()
         line = socket.socket(socket.AF_UNIX)
         try:
-            line.connect(str(console))
+            line.connect(str(path))
         except OSError:
             line.close()
             return None
@@ -151,8 +138,8 @@ class Guest:
                 data = self._line.recv(65536)
             except TimeoutError:
                 data = b""
-            assert data, "the guest %s within %g s; it said:\n%s\n%s" % (
-                "does not say '%s'" % mark, timeout, self._text[-4000:], self.log.read_text())
+            assert data, "the guest does not say '%s' within %g s; it said:\n%s\n%s" % (
+                mark, timeout, self._text[-4000:], self._story())
             self._text += data.decode(errors="replace").replace("\r\n", "\n")
 
     def send(self, command):
@@ -173,10 +160,46 @@ class Guest:
         self.send(command)
         return self.finish(timeout)
 
+    def close(self):
+        self._line.close()
+
+
+class Guest(Console):
+    """A machine that is started here.  ``drives`` are values of QEMU's ``-drive``; in the
+    guest they are /dev/vda and so on.
+
+    Raises AssertionError where it does not boot.
+    """
+
+    def __init__(self, directory, *drives):
+        self.log = pathlib.Path(directory) / "guest.log"
+        kernel, modules = kernels()[-1]
+        initramfs = pathlib.Path(directory) / "initramfs"
+        if not initramfs.exists():
+            make_initramfs(initramfs, modules)
+        self._short = pathlib.Path(tempfile.mkdtemp(prefix="guest."))
+        console = self._short / "console"
+        argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
+                "-accel", "tcg", "-m", "256", "-no-reboot",
+                "-chardev", "socket,id=c,path=%s,server=on,wait=off" % console,
+                "-serial", "chardev:c", "-kernel", kernel, "-initrd", initramfs,
+                "-append", KERNEL_WORDS]
+        for drive in drives:
+            argv += ["-drive", drive]
+        with self.log.open("ab") as log:
+            self.process = start(argv, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            super().__init__(console, lambda: self.process.poll() is None, self.log.read_text)
+        except BaseException:
+            self._end()
+            raise
+
     def kill(self):
         """End it as when the power goes."""
-        if self._line is not None:
-            self._line.close()
+        self.close()
+        self._end()
+
+    def _end(self):
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
