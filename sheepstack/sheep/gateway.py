@@ -71,6 +71,15 @@ class Write:
         self.revision = 0
         self.not_before = 0.0
 
+    def is_pointless(self) -> bool:
+        """True for a client's write that was never sent, and whose client is gone.
+
+        It may have gone to another gateway, have written there, and even have been told so:
+        what it once sent here must not come after that.  Such an end, ``finish``, tells by its
+        own ``is_pointless()``.
+        """
+        return not self.first and self.entry is not None and self.finish.is_pointless()
+
 
 class _Attempt:
     """The answers to one sending of a write: (node, result, last stamp) of each holder."""
@@ -115,11 +124,12 @@ class Gateway:
         """True while a write that an earlier revision left undone is still to be sent again.
 
         It may have been read there by now, so it must be everywhere before anything that is
-        later.  Removals wait for more than that; nobody reads what is removed.
+        later.  The removals that wait for more than that end with their revision.
         """
         with self._issue:
             writes = list(self._outstanding.values())
-        return any(write.first < revision and write.kind != _REMOVE for write in writes)
+        return any(write.first < revision and (write.kind != _REMOVE or write.only is None)
+                   for write in writes)
 
     # -- writes --------------------------------------------------------------------------
 
@@ -157,6 +167,9 @@ class Gateway:
 
     def _start(self, write, batch):
         view = self._state.view
+        if write.is_pointless():
+            self._end(write, Result.SHUTDOWN, batch)
+            return
         if write.only is not None and view.revision != write.only:
             self._end(write, Result.OLD_NODE_VER, batch)
             return
@@ -170,9 +183,12 @@ class Gateway:
             return
         if write.kind == _REMOVE and not view.complete:
             # A copy that some node has yet to give up would bring the object back.
-            write.not_before = time.monotonic() + _PARK_SECONDS
-            self._park(write)
-            return
+            if write.only is not None:
+                write.not_before = time.monotonic() + _PARK_SECONDS
+                self._park(write)
+                return
+            # By the time that it may be removed its client may have made it anew.
+            write.kind = _DISCARD
         try:
             scheme = scheme_of(write.policy)
         except ValueError:

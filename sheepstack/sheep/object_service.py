@@ -241,15 +241,8 @@ class ObjectService:
         image = bytearray(data)
         image[offset:offset + len(payload)] = payload
         start, image = trimmed(image)
-
-        def finish(result, batch):
-            if result == Result.AGAIN:
-                self._workers.submit(self._write_later, *arguments)
-            else:
-                reply(result, batch)
-
-        self._gateway.write(PeerOp.CREATE, oid, start, image, size, policy, finish, None, None,
-                            entry)
+        self._gateway.write(PeerOp.CREATE, oid, start, image, size, policy,
+                            _ClientWrite(self, arguments, reply), None, None, entry)
 
     def _hand_on(self, vid, offset, payload, reply):
         """tgt made an object just before a snapshot and writes its map entry just after.
@@ -315,6 +308,10 @@ class _ClientWrite:
         self._service = service
         self._arguments = arguments
         self._reply = reply
+
+    def is_pointless(self) -> bool:
+        """True where nobody waits for the answer any more."""
+        return self._reply.is_pointless()
 
     def __call__(self, result, batch):
         if result == Result.SUCCESS and self._arguments[4] >= layout.INODE_HEADER_SIZE:

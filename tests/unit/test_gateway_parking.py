@@ -1,0 +1,114 @@
+"""Writes that wait for a better map: a real gateway, replica and store, a scripted map."""
+
+import threading
+from types import SimpleNamespace
+
+from sheepstack.redundancy.policy import CopyPolicy
+from sheepstack.sheep.gateway import Gateway
+from sheepstack.sheep.replica import Replica
+from sheepstack.sheep.workers import Workers
+from sheepstack.wire.peer import PeerOp
+from sheepstack.wire.results import Result
+from tests.unit.store_case import StoreTestCase, call
+
+OID = 0x00123456_00000007
+SIZE = 1 << 20
+ENTRY = object()
+
+
+class _Ring:
+    def holders(self, oid, width):
+        return (0,)
+
+
+class _State:
+    def __init__(self):
+        self.set_view(1, serving=True, complete=True)
+
+    def set_view(self, revision, serving, complete):
+        self.view = SimpleNamespace(
+            revision=revision, serving=serving, complete=complete, index=0, ring=_Ring(),
+            links=(None,), map=SimpleNamespace(flags=0))
+
+    def lease_valid(self):
+        return True
+
+    def kick(self):
+        pass
+
+    def settling(self):
+        pass
+
+
+class _Client:
+    """What the object service passes as the end of a client's write."""
+
+    def __init__(self):
+        self.gone = False
+        self.results = []
+        self.told = threading.Event()
+
+    def is_pointless(self):
+        return self.gone
+
+    def __call__(self, result, batch):
+        self.results.append(result)
+        self.told.set()
+
+
+class Parking(StoreTestCase):
+    def setUp(self):
+        super().setUp()
+        self.store = self.open(False)
+        self.state = _State()
+        self.replica = Replica(self.store, lambda oid: True)
+        self.replica.enter(1, 0)
+        table = SimpleNamespace(find=lambda vid: ENTRY)
+        self.gateway = Gateway(self.state, self.replica, Workers("test", 4), table, None)
+        call(self.store.create, OID, SIZE, 0, b"first")
+
+    def _change_map(self, revision, serving, complete):
+        self.state.set_view(revision, serving, complete)
+        self.replica.enter(revision, 0)
+        self.gateway.unpark()
+
+    def _ask(self, kind, client, data=b""):
+        size = SIZE if kind == PeerOp.DISCARD or kind == PeerOp.REMOVE else 0
+        self.gateway.write(kind, OID, 0, data, size, CopyPolicy(1), client, entry=ENTRY)
+
+    def _content(self):
+        return bytes(self.store.read(OID, 0, 5)) if self.store.exists(OID) else None
+
+    def test_what_waits_is_done_once_it_may(self):
+        self._change_map(2, serving=False, complete=False)
+        client = _Client()
+        self._ask(PeerOp.WRITE, client, b"later")
+        self.assertEqual(b"first", self._content())
+        self._change_map(3, serving=True, complete=False)
+        self.assertTrue(client.told.wait(30))
+        self.assertEqual([Result.SUCCESS], client.results)
+        self.assertEqual(b"later", self._content())
+
+    def test_what_waits_is_forgotten_once_its_client_is_gone(self):
+        for kind in (PeerOp.WRITE, PeerOp.REMOVE, PeerOp.DISCARD, PeerOp.CREATE):
+            revision = self.state.view.revision
+            self._change_map(revision + 1, serving=False, complete=False)
+            client = _Client()
+            self._ask(kind, client, b"" if kind in (PeerOp.REMOVE, PeerOp.DISCARD) else b"later")
+            client.gone = True
+            self._change_map(revision + 2, serving=True, complete=True)
+            self.assertTrue(client.told.wait(30))
+            self.assertNotEqual([Result.SUCCESS], client.results)
+            self.assertEqual(b"first", self._content())
+
+    def test_a_client_s_removal_does_not_wait_until_all_is_complete(self):
+        """Meanwhile the client, told of nothing, might make the object anew elsewhere."""
+        self._change_map(2, serving=True, complete=False)
+        client = _Client()
+        self._ask(PeerOp.REMOVE, client)
+        self.assertTrue(client.told.wait(30))
+        self.assertEqual([Result.SUCCESS], client.results)
+        self.assertEqual(bytes(5), self._content())
+        self._ask(PeerOp.WRITE, _Client(), b"anew!")
+        self._change_map(3, serving=True, complete=True)
+        self.assertEqual(b"anew!", self._content())
