@@ -60,7 +60,7 @@ class Connection:
     is true once nobody waits for answers here any more; what was not begun need not be.
     """
 
-    def __init__(self, sock, source, dispatch, admission, blocking, closed):
+    def __init__(self, sock, source, dispatch, admission, closed):
         self._sock = sock
         self.source = source
         self.gone = False
@@ -71,7 +71,7 @@ class Connection:
         self._nonces = None
         self._outlet = Outlet(sock)
         self._outlet.on_progress = self._look_for_room
-        self._inlet = Inlet(sock, self._payload_length, blocking)
+        self._inlet = Inlet(sock, self._payload_length)
         self._closed = closed
         self._counting = threading.Lock()
         self._in_flight = 0

@@ -7,6 +7,7 @@ large one is received where it will stay.
 import socket
 import threading
 
+from sheepstack import runtime
 from sheepstack.wire.errors import RemoteProtocolError
 from sheepstack.wire.header import COMMON, HEADER_SIZE
 
@@ -15,6 +16,7 @@ _BUFFER_SIZE = 256 * 1024
 #: arrived yet take no more than this; beyond that as their bytes arrive.
 _ADVANCE = 256 << 20
 _FIRST_PIECE = 64 * 1024
+_NOW = int(socket.MSG_DONTWAIT)
 
 
 class Inlet:
@@ -23,13 +25,11 @@ class Inlet:
     ``fields`` are the six of :data:`sheepstack.wire.header.COMMON`, ``header`` the 48 bytes,
     ``payload`` a bytearray or empty bytes.  ``payload_length(fields)`` says how many bytes
     follow a header and raises :class:`RemoteProtocolError` where it cannot be right.
-    ``blocking``: whether to wait for bytes where there are none.
     """
 
-    def __init__(self, sock, payload_length, blocking):
-        self._sock = sock
+    def __init__(self, sock, payload_length):
+        self._receive_into = runtime.bare_socket(sock).recv_into
         self._payload_length = payload_length
-        self._flags = 0 if blocking else socket.MSG_DONTWAIT
         self._buffer = bytearray(_BUFFER_SIZE)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -37,18 +37,11 @@ class Inlet:
         self._payload = None
 
     def receive(self):
-        """List of the messages that came; None at the end of the stream.
+        """List of the messages that came, perhaps none; None at the end of the stream.
 
-        Waits until there is one, if it may; otherwise the list can be empty.  Raises
-        RemoteProtocolError and OSError.
+        Never waits.  Raises RemoteProtocolError and OSError.
         """
-        while True:
-            if self._large is not None:
-                messages = self._fill()
-            else:
-                messages = self._read()
-            if messages or messages is None or self._flags:
-                return messages
+        return self._read() if self._large is None else self._fill()
 
     def _read(self):
         if self._start == self._end:
@@ -58,7 +51,7 @@ class Inlet:
             self._buffer[:rest] = self._buffer[self._start:self._end]
             self._start, self._end = 0, rest
         try:
-            received = self._sock.recv_into(self._view[self._end:], 0, self._flags)
+            received = self._receive_into(self._view[self._end:], 0, _NOW)
         except (BlockingIOError, InterruptedError):
             return []
         if not received:
@@ -97,7 +90,7 @@ class Inlet:
         payload = self._payload
         while payload.missing:
             try:
-                received = self._sock.recv_into(payload.room(), 0, self._flags)
+                received = self._receive_into(payload.room(), 0, _NOW)
             except (BlockingIOError, InterruptedError):
                 return []
             if not received:

@@ -65,8 +65,7 @@ class Listener:
                     continue
             source = None if self._sock.family == socket.AF_UNIX else address[0]
             connection = Connection(
-                sock, source, self._dispatch, self._admission, self._receiver.blocking,
-                partial(self._forget, sock))
+                sock, source, self._dispatch, self._admission, partial(self._forget, sock))
             with self._lock:
                 self._open[sock] = connection
             try:

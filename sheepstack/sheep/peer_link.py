@@ -144,7 +144,7 @@ class PeerLink:
 
     def _begin(self, sock):
         self._lost.clear()
-        self._inlet = Inlet(sock, _response_length, self._receiver.blocking)
+        self._inlet = Inlet(sock, _response_length)
         self._outlet = LinkOutlet(sock)
         self.last_heard = time.monotonic()
         self._receiver.serve(sock, self)

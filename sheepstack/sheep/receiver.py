@@ -1,10 +1,10 @@
 """Who waits for bytes on the many sockets of a sheep.
 
 A *channel* is the receiving end of one connection: ``step(batch)`` takes what has arrived,
-handles it and returns False at the end of the stream; ``unfinished`` is true where that was
-so much that another step should follow once others had their turn; ``congested()`` tells
-that no more should be taken for now, and ``when_clear(callback)`` that ``callback()`` is
-wanted once that is over; ``ended(error)`` is called once, last.
+without waiting for more, handles it and returns False at the end of the stream; ``unfinished``
+is true where that was so much that another step should follow once others had their turn;
+``congested()`` tells that no more should be taken for now, and ``when_clear(callback)`` that
+``callback()`` is wanted once that is over; ``ended(error)`` is called once, last.
 
 Under eventlet each channel has a green thread of its own.  Under native threads one thread
 waits for all of them: handing the interpreter from thread to thread for every message costs
@@ -23,20 +23,21 @@ log = logging.getLogger(__name__)
 
 
 class ThreadPerChannel:
-    """Channels block in ``step``."""
-
-    blocking = True
+    """For green threads."""
 
     def serve(self, sock, channel):
         """Receive for ``channel`` until it ends."""
-        threading.Thread(target=_serve, args=(channel,), daemon=True, name="channel").start()
+        threading.Thread(
+            target=_serve, args=(sock, channel), daemon=True, name="channel").start()
 
 
-def _serve(channel):
+def _serve(sock, channel):
     batch = Batch()
     error = None
     clear = threading.Event()
+    readable = runtime.Readable(sock)
     try:
+        readable.wait()
         while channel.step(batch):
             batch.flush()
             if channel.unfinished:
@@ -46,16 +47,16 @@ def _serve(channel):
                 clear.clear()
                 channel.when_clear(clear.set)
                 clear.wait(1.0)
+            readable.wait()
     except Exception as caught:
         error = caught
+    readable.close()
     channel.ended(error)
     batch.flush()
 
 
 class Poller:
-    """Channels never block in ``step``; one thread serves them all."""
-
-    blocking = False
+    """For native threads: one serves all channels."""
 
     def __init__(self):
         self._epoll = select.epoll()

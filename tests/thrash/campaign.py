@@ -23,7 +23,7 @@ _SESSION_TIMEOUT = 4.0
 #: given up by the client; its session has expired by then.
 _CLIENT_TIMEOUT = 20.0
 #: Seconds in which everything must have come right once nothing is broken any more.
-_HEALING_TIME = 90
+_HEALING_TIME = 180
 #: Reclaiming looks for work by itself so often.
 _RECLAIM_TIME = 60
 
