@@ -142,6 +142,23 @@ def test_a_vdi_is_mounted_for_writing_once(cluster, client, sheepfs, start_sheep
     assert content(client)[:5] == b"other"
 
 
+def test_a_snapshot_is_mounted_for_reading(client, sheepfs):
+    path = sheepfs.mount("disk")
+    path.write_bytes(b"before")
+    client.snapshot("disk", "tag")
+    path.write_bytes(b"behind")
+    for name in ("disk@tag", "disk@1"):
+        snapshot = sheepfs.mount(name)
+        assert snapshot.read_bytes()[:6] == b"before"
+        with fails(errno.EROFS):
+            snapshot.open("r+b")
+        sheepfs.order("vdi/unmount", name)
+    assert path.read_bytes()[:6] == b"behind"
+    for name in ("disk@other", "disk@2", "other@tag"):
+        with fails(errno.ENOENT):
+            sheepfs.mount(name)
+
+
 GARBAGE = (b"\n", b"\n\n", b"no such disk", b"disk\0", b"\xff\xfe\n", b"disk/x", b"..", b"/",
            b"disk\nx", b"x" * 300, bytes(range(256)) * 500)
 

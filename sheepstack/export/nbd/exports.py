@@ -5,17 +5,17 @@ client to one VDI share one open :class:`~sheepstack.client.Vdi`, so that each s
 what was written through another.
 """
 
+import itertools
 import threading
 from typing import NamedTuple
 
 from sheepstack.client import NoSuchTag, NoSuchVdi, Vdi
+from sheepstack.export.names import meanings_of, name_of
 from sheepstack.export.nbd.errors import BadExport, ExportBusy
 
 EXCLUSIVE = "exclusive"
 SHARED = "shared"
 LOCKS = (EXCLUSIVE, SHARED)
-
-_MARK = "@"
 
 
 class Export(NamedTuple):
@@ -25,8 +25,7 @@ class Export(NamedTuple):
     snapshot: str | int | None = None
 
     def __str__(self):
-        return self.vdi if self.snapshot is None else "%s%s%s" % (
-            self.vdi, _MARK, self.snapshot)
+        return name_of(*self)
 
 
 class Handle(NamedTuple):
@@ -78,13 +77,7 @@ class Exports:
 
     def find(self, name) -> Export:
         """The export of that name; raises BadExport."""
-        candidates = [Export(name)]
-        vdi, mark, word = name.rpartition(_MARK)
-        if mark and vdi and word:
-            candidates.append(Export(vdi, word))
-            if word.isascii() and word.isdigit():
-                candidates.append(Export(vdi, int(word)))
-        for export in candidates:
+        for export in itertools.starmap(Export, meanings_of(name)):
             if self._only and export.vdi not in self._only:
                 continue
             try:

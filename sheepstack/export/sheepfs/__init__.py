@@ -5,7 +5,7 @@
     /vdi/list           what dog vdi list prints
     /vdi/mount          write the name of a VDI to it, and it appears below /volume
     /vdi/unmount        write the name of a VDI to it, and it is no longer there
-    /volume/<name>      the bytes of the VDI
+    /volume/<name>      the bytes of the VDI; of a snapshot where the name is <vdi>@<tag>
     /node/list          what dog node list prints
     /node/info          what dog node info prints
     /cluster/info       what dog cluster info prints

@@ -5,13 +5,15 @@ import errno
 import logging
 
 from sheepstack.client import (
-    AuthenticationFailed, NoSpace, NoSuchVdi, NotSupported, ReadOnly, SheepError, VdiLocked)
+    AuthenticationFailed, NoSpace, NoSuchTag, NoSuchVdi, NotSupported, ReadOnly, SheepError,
+    VdiLocked)
 
 log = logging.getLogger(__name__)
 
 #: What a request to mount or to unmount fails with.
 MOUNTING = (
     (NoSuchVdi, errno.ENOENT),
+    (NoSuchTag, errno.ENOENT),
     (VdiLocked, errno.EBUSY),
     (AuthenticationFailed, errno.EACCES),
     (NotSupported, errno.EOPNOTSUPP),

@@ -2,10 +2,12 @@
 
 import errno
 import logging
+import os
 import threading
 import time
 
-from sheepstack.client import SheepError
+from sheepstack.client import NoSuchTag, NoSuchVdi, SheepError
+from sheepstack.export.names import meanings_of
 from sheepstack.export.sheepfs.entries import Directory, Entry, OpenFile, wants_to_write
 from sheepstack.export.sheepfs.errors import MOUNTING, as_os_errors
 
@@ -16,6 +18,9 @@ _KEEP_SIZE = 0x01
 _PUNCH_HOLE = 0x02
 _ZERO_RANGE = 0x10
 _ZEROING = (_PUNCH_HOLE | _KEEP_SIZE, _ZERO_RANGE, _ZERO_RANGE | _KEEP_SIZE)
+
+#: Bytes of the name of a file.
+_LONGEST = 255
 
 
 class Volumes(Directory):
@@ -32,14 +37,25 @@ class Volumes(Directory):
         self._changing = threading.Lock()
 
     def mount(self, name: str) -> None:
-        """Open a VDI, and lock it where it is for writing; nothing where that was done."""
-        if not name or "/" in name or name in (".", ".."):
+        """Open a VDI, and lock it where it is for writing; nothing where that was done.
+
+        ``name``: see :mod:`sheepstack.export.names`.
+        """
+        if not name or "/" in name or name in (".", "..") or len(os.fsencode(name)) > _LONGEST:
             raise OSError(errno.EINVAL, "'%s' is no name of a file" % name)
         with self._changing, as_os_errors("mount VDI '%s'" % name, MOUNTING):
             if name not in self.entries:
-                vdi = self._cluster.open_vdi(name, read_only=self._read_only)
-                self.entries[name] = Volume(vdi, self._caching)
+                self.entries[name] = Volume(self._open(name), self._caching)
                 log.info("VDI '%s' is mounted", name)
+
+    def _open(self, name):
+        missing = None
+        for vdi, snapshot in meanings_of(name):
+            try:
+                return self._cluster.open_vdi(vdi, snapshot, read_only=self._read_only)
+            except (NoSuchVdi, NoSuchTag) as error:
+                missing = missing or error
+        raise missing
 
     def unmount(self, name: str) -> None:
         """Close a VDI and give the lock back; EBUSY while somebody has the file open."""
