@@ -52,6 +52,8 @@ class _CSheepCluster(Target):
                         stdin=subprocess.DEVNULL, stdout=log, stderr=log))
                 # They come one by one: their local driver was made for little more.
                 wait_for("C sheep %d" % index, lambda: _members(port) == index + 1)
+            wait_for("the C sheep to find one another",
+                     lambda: all(_members(port) == nodes for port in ports))
             format_cluster(ports[0], copies)
             super().__init__("C sheep", "%s:%d" % (HOST, ports[0]))
         except BaseException:
