@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 # The services of OpenStack bring some 150 packages along: they have an environment of their own.
 OPENSTACK_VENV ?= .venv-openstack
+# So has Swift.
+SWIFT_VENV ?= .venv-swift
 # The first Python of the path that is new enough.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && \
@@ -16,16 +18,19 @@ SOURCES := $(wildcard sheepstack cinder_driver glance_store_driver swift_middlew
 # mke2fs, tgtd and their like stand where only root's path leads.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help venv test-venv demo test unit functional openstack thrash bench lint docs clean
+.PHONY: help venv test-venv demo test unit functional openstack swift swift-venv conformance \
+	thrash bench lint docs clean
 .NOTPARALLEL:
 
 help:
 	@echo "make demo         a cluster of three sheep that outlives one of them, in a minute"
 	@echo "make demo KEEP=1  the same, and leaves the cluster running for you to try"
-	@echo "make test         all tests: unit, functional, then openstack"
+	@echo "make test         all tests: unit, functional, openstack, then swift"
 	@echo "make unit         the unit tests alone      (ARGS='regex' picks some)"
 	@echo "make functional   the functional tests alone (ARGS='-k word' picks some)"
 	@echo "make openstack    the tests on real OpenStack services alone (ARGS='-k word' picks some)"
+	@echo "make swift        the tests of the object API alone          (ARGS='-k word' picks some)"
+	@echo "make conformance  all of Swift's own tests against the object API, on two databases"
 	@echo "make thrash N=50  break clusters so many times and check what is left of them"
 	@echo "make bench        speed of a cluster on this host; PEER=path/of/C/sheep (or host:port)"
 	@echo "                  sets it beside another, QEMU_IMG=path adds the rows of QEMU's driver"
@@ -45,7 +50,7 @@ test-venv:
 demo: venv
 	@$(PY) demo/demo.py $(if $(KEEP),--keep)
 
-test: unit functional openstack
+test: unit functional openstack swift
 
 unit: test-venv
 	@PYTHON=$(PY) $(VENV)/bin/stestr run $(ARGS)
@@ -58,6 +63,16 @@ openstack:
 	@PYTHON=$(PYTHON) tools/packages.sh openstack
 	@PYTHON=$(PYTHON) tools/venv.sh $(OPENSTACK_VENV) openstack
 	@$(OPENSTACK_VENV)/bin/python -m pytest tests/openstack $(ARGS)
+
+swift-venv:
+	@PYTHON=$(PYTHON) tools/packages.sh swift
+	@PYTHON=$(PYTHON) tools/venv.sh $(SWIFT_VENV) swift
+
+swift: swift-venv
+	@$(SWIFT_VENV)/bin/python -m pytest tests/swift $(ARGS)
+
+conformance: swift-venv
+	@CONFORMANCE=1 $(SWIFT_VENV)/bin/python -m pytest tests/swift/test_conformance.py $(ARGS)
 
 thrash: test-venv
 	@$(PY) -m tests.thrash --faults $(or $(N),50) $(ARGS)
@@ -83,5 +98,5 @@ docs: test-venv
 	@echo "The documents are in build/html."
 
 clean:
-	rm -rf $(VENV) $(OPENSTACK_VENV) .tox .stestr .hypothesis .pytest_cache build dist *.egg-info
+	rm -rf $(VENV) $(OPENSTACK_VENV) $(SWIFT_VENV) .tox .stestr .hypothesis .pytest_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

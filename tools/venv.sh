@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# usage: PYTHON=python3 tools/venv.sh [VENV [test|openstack|tempest]]
+# usage: PYTHON=python3 tools/venv.sh [VENV [test|openstack|tempest|swift]]
 #
 # Makes the virtual environment VENV (default .venv) and installs this project into it, as an
 # editable install: what is changed in the tree takes effect at once.  With "test" also what
 # the tests and the checks of the source need; with "openstack" the OpenStack services that
-# tests/openstack starts; with "tempest" these and tempest.  Does nothing when all is there
-# already.
+# tests/openstack starts; with "tempest" these and tempest; with "swift" Swift's middlewares and
+# what its tests need.  Does nothing when all is there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
@@ -16,6 +16,7 @@ case $for in
     openstack) also=(-r tests/openstack/requirements.txt -c tests/openstack/constraints.txt) ;;
     tempest) also=(-r tests/openstack/tempest-requirements.txt
                    -c tests/openstack/constraints.txt) ;;
+    swift) also=(-r tests/swift/requirements.txt) ;;
     *) echo "There is no environment for '$for'." >&2; exit 1 ;;
 esac
 python=${PYTHON:-python3}

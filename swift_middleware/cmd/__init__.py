@@ -1,0 +1,1 @@
+"""The sheep-swift command."""

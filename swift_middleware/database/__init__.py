@@ -1,0 +1,1 @@
+"""Names, metadata and listings, in SQL: SQLite, PostgreSQL or MariaDB."""

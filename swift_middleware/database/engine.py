@@ -1,0 +1,120 @@
+"""The connection to the database."""
+
+import os
+
+import alembic.command
+import alembic.config
+import sqlalchemy
+from oslo_db import exception
+from oslo_db.sqlalchemy import enginefacade
+from sqlalchemy import event
+
+from swift_middleware import concurrency
+
+#: The database does not answer, or not now.
+Unavailable = exception.DBError
+
+_POOL_SIZE = 8
+_CONNECT_TIMEOUT = 10
+_BUSY_TIMEOUT = 30
+_MIGRATIONS = os.path.join(os.path.dirname(__file__), "migrations")
+
+
+class Database:
+    """``url``: as SQLAlchemy has it.  Nothing is connected before the first use."""
+
+    def __init__(self, url: str):
+        self.url = sqlalchemy.make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine = None
+        self._readers = []
+        self._writers = []
+
+    @property
+    def engine(self):
+        if self._engine is None:
+            self._engine = self._make()
+        return self._engine
+
+    def _make(self):
+        options = {}
+        if self.is_sqlite:
+            os.makedirs(os.path.dirname(self.url.database), exist_ok=True)
+        else:
+            options = {"max_pool_size": _POOL_SIZE, "connection_recycle_time": 3600}
+        facade = enginefacade.transaction_context()
+        facade.configure(
+            connection=self.url.render_as_string(hide_password=False), max_retries=0,
+            sqlite_synchronous=True, **options)
+        engine = facade.writer.get_engine()
+        if self.is_sqlite:
+            event.listen(engine, "connect", _on_sqlite_connect)
+        return engine
+
+    def migrate(self):
+        """Make the tables, or bring them up to date."""
+        config = alembic.config.Config()
+        config.set_main_option("script_location", _MIGRATIONS)
+
+        def upgrade(connection):
+            config.attributes["connection"] = connection
+            self._lock_migrations(connection)
+            alembic.command.upgrade(config, "head")
+
+        self._use(self._writers, upgrade, ())
+
+    def _lock_migrations(self, connection):
+        """Several processes start at once; for SQLite its transaction is lock enough."""
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7306373)")
+        elif connection.dialect.name in ("mysql", "mariadb"):
+            connection.exec_driver_sql("SELECT GET_LOCK('sheep-swift', 60)")
+
+    def read(self, function, *args):
+        """``function(connection, *args)``, which changes nothing."""
+        if self.is_sqlite:
+            # A page cache is not worth a thread.
+            return self._use(self._readers, function, args)
+        return concurrency.offload(self._use, self._readers, function, args)
+
+    def write(self, function, *args):
+        """``function(connection, *args)`` in a transaction."""
+        return concurrency.offload(self._use, self._writers, function, args)
+
+    def _use(self, idle, function, args):
+        try:
+            connection = idle.pop()
+        except IndexError:
+            connection = self.engine.connect()
+        try:
+            if self.is_sqlite:
+                # Keeps oslo.db from beginning a transaction, of a kind that cannot wait.
+                connection.info["in_transaction"] = True
+            with connection.begin():
+                if self.is_sqlite and idle is self._writers:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                result = function(connection, *args)
+        except BaseException:
+            connection.close()
+            raise
+        if self.is_sqlite:
+            # Opening the file takes longer than most of what is done with it.
+            idle.append(connection)
+        else:
+            connection.close()
+        return result
+
+    def close(self):
+        for idle in (self._readers, self._writers):
+            while idle:
+                idle.pop().close()
+        if self._engine is not None:
+            self._engine.dispose()
+
+
+def _on_sqlite_connect(connection, record):
+    connection.isolation_level = None
+    connection.execute("PRAGMA busy_timeout = %d" % (1000 * _BUSY_TIMEOUT))
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -65536")

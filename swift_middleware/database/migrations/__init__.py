@@ -1,0 +1,1 @@
+"""Alembic migrations of the database, from its first version on."""

@@ -1,0 +1,107 @@
+"""What is read from the database outside of changes.  Rows are dictionaries."""
+
+import sqlalchemy as sa
+
+from swift_middleware.database.schema import account, container, object, tombstone
+
+_LISTED = (object.c.name, object.c.timestamp, object.c.meta_timestamp, object.c.listed_size,
+           object.c.listed_etag, object.c.listed_type)
+_CONTAINERS_LISTED = (container.c.name, container.c.put_timestamp, container.c.objects,
+                      container.c.bytes, container.c.policy)
+
+
+def find_account(connection, name):
+    return _one(connection, sa.select(account).where(account.c.name == name))
+
+
+def find_container(connection, account_name, name):
+    return _one(connection, sa.select(container).where(
+        container.c.account == account_name, container.c.name == name))
+
+
+def find_object(connection, account_name, container_name, name):
+    """The object's row, or that of the tombstone in its place, or None."""
+    for table in (object, tombstone):
+        found = _one(connection, sa.select(table).join(
+            container, container.c.id == table.c.container).where(
+            container.c.account == account_name, container.c.name == container_name,
+            container.c.deleted == 0, table.c.name == name))
+        if found is not None:
+            return found
+    return None
+
+
+def find_tombstone(connection, account_name, container_name, name):
+    """The row of a tombstone, even in a container that was deleted, or None."""
+    return _one(connection, sa.select(tombstone).join(
+        container, container.c.id == tombstone.c.container).where(
+        container.c.account == account_name, container.c.name == container_name,
+        tombstone.c.name == name))
+
+
+def is_object(row) -> bool:
+    """Whether what :func:`find_object` found is an object."""
+    return row is not None and "etag" in row
+
+
+def account_totals(connection, name):
+    """{policy index: (containers, objects, bytes)} of an account."""
+    rows = connection.execute(
+        sa.select(container.c.policy, sa.func.count(), sa.func.sum(container.c.objects),
+                  sa.func.sum(container.c.bytes))
+        .where(container.c.account == name, container.c.deleted == 0)
+        .group_by(container.c.policy)).all()
+    return {policy: (count, int(objects), int(size)) for policy, count, objects, size in rows}
+
+
+def scan_objects(connection, ident):
+    """A function for :mod:`swift_middleware.listing` over the objects of a container."""
+    return _scan(connection, object.c.name, _LISTED, object.c.container == ident)
+
+
+def scan_containers(connection, account_name):
+    """Likewise over the containers of an account."""
+    return _scan(connection, container.c.name, _CONTAINERS_LISTED,
+                 sa.and_(container.c.account == account_name, container.c.deleted == 0))
+
+
+def _scan(connection, key, columns, which):
+    def scan(low, low_included, high, reverse, limit):
+        query = sa.select(*columns).where(which)
+        if low is not None:
+            query = query.where(key >= low if low_included else key > low)
+        if high is not None:
+            query = query.where(key < high)
+        query = query.order_by(key.desc() if reverse else key).limit(limit)
+        return connection.execute(query).mappings().all()
+    return scan
+
+
+def expired(connection, now, limit):
+    """(account, container, object row) of objects that should be gone."""
+    rows = connection.execute(
+        sa.select(object, container.c.account.label("account_name"),
+                  container.c.name.label("container_name"))
+        .join(container, container.c.id == object.c.container)
+        .where(object.c.delete_at <= now).order_by(object.c.delete_at).limit(limit))
+    return [(row["account_name"], row["container_name"], dict(row)) for row in rows.mappings()]
+
+
+def old_tombstones(connection, before, limit):
+    rows = connection.execute(
+        sa.select(tombstone, container.c.account.label("account_name"),
+                  container.c.name.label("container_name"))
+        .join(container, container.c.id == tombstone.c.container)
+        .where(tombstone.c.timestamp < before).order_by(tombstone.c.timestamp).limit(limit))
+    return [(row["account_name"], row["container_name"], dict(row)) for row in rows.mappings()]
+
+
+def deleted_accounts(connection, limit):
+    rows = connection.execute(sa.select(account).where(
+        account.c.delete_timestamp > account.c.put_timestamp).limit(limit))
+    return [dict(row) for row in rows.mappings()]
+
+
+def _one(connection, query):
+    row = connection.execute(query).mappings().first()
+    return None if row is None else dict(row)

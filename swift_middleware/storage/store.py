@@ -1,0 +1,255 @@
+"""What the controllers call to have bytes stored and fetched, and changes made."""
+
+import hashlib
+import logging
+import threading
+
+from sheepstack.client import Cluster, SheepError
+from swift_middleware import concurrency, metrics
+from swift_middleware.database import changes, engine, ledger
+from swift_middleware.storage import bulk, rows
+from swift_middleware.storage.log import Committer, Log
+from swift_middleware.storage.memory import Budget, NoRoom
+from swift_middleware.storage.volumes import SLOT_SIZE, Fenced, Volumes
+
+log = logging.getLogger(__name__)
+
+#: Storing failed for a reason that may be gone soon.
+TRANSIENT = (SheepError, engine.Unavailable, Fenced, NoRoom)
+
+_PATIENCE = 20
+_HASHED_AT_ONCE = 64 << 10
+
+
+class Store:
+    """``copies_of(policy index)``: the copy policy of a storage policy.
+
+    The connections are made, and the threads started, when they are first needed: by then a
+    server has forked its workers.  ``closed``: an event.
+    """
+
+    def __init__(self, options, auth_key, copies_of):
+        self.database = engine.Database(options.connection)
+        self.cluster = Cluster(options.sheep, auth_key=auth_key, timeout=options.sheep_timeout)
+        self.volumes = Volumes(self.cluster, self.database, options.lease)
+        self.budget = Budget(options.buffer_memory)
+        self.inline_max = options.inline_max
+        self.committer = Committer(
+            self.database, self.volumes, options.database_patience, self._on_fenced)
+        self._lease = options.lease
+        self._copies_of = copies_of
+        self._lock = threading.Lock()
+        self._logs = {}
+        self._bulks = {}
+        self.closed = threading.Event()
+        self.database.migrate()
+        threading.Thread(target=self._keep_alive, daemon=True, name="swift-lease").start()
+
+    def _keep_alive(self):
+        while not self.closed.wait(self._lease / 4):
+            try:
+                self.volumes.renew()
+            except Exception as error:
+                log.warning("the lease could not be renewed: %s", error)
+
+    def _on_fenced(self):
+        log.error("this process was taken for dead; it goes on in other volumes")
+        for part in (*self._logs.values(), *self._bulks.values()):
+            part.reset()
+
+    def close(self):
+        """Give the volumes back."""
+        self.closed.set()
+        try:
+            self.volumes.release()
+        except Exception as error:
+            log.warning("the volumes were not given back: %s", error)
+        self.database.close()
+        self.cluster.close()
+
+    def log(self, policy) -> Log:
+        """For the records of a storage policy's objects; of index 0 for all other records."""
+        copies = self._copies_of(policy)
+        with self._lock:
+            if copies not in self._logs:
+                self._logs[copies] = Log(self.volumes, self.database, self.committer, copies)
+            return self._logs[copies]
+
+    def bulk(self, policy) -> bulk.Bulk:
+        copies = self._copies_of(policy)
+        with self._lock:
+            if copies not in self._bulks:
+                self._bulks[copies] = bulk.Bulk(self.volumes, self.database, copies)
+            return self._bulks[copies]
+
+    # -- objects
+
+    def upload(self, policy, length):
+        """An :class:`Upload`; ``length`` may be None."""
+        return Upload(self, policy, length)
+
+    def put(self, account, container, policy, row, upload, absent=False):
+        """Make an object of what was uploaded; the row of the one in its place before, or None.
+
+        ``row``: without size, etag and places, which are filled in.  Raises
+        :class:`ledger.Refused`.
+        """
+        volume_name = None
+        row.update(data_volume=None, data_offset=None, extents=None)
+        if upload.extents:
+            row.update(data_volume=upload.volume, data_offset=0,
+                       extents=bulk.spell(upload.extents))
+            volume_name = self.volumes.describe(upload.volume).name
+        data = upload.inline
+        change = changes.PutObject(account, container, row, bool(data), absent)
+        told = rows.of_object(account, container, row, bool(data), volume_name)
+        result = self.log(policy).append(change, told, data)
+        upload.keep()
+        metrics.received.inc(upload.size)
+        return result
+
+    def change_object(self, account, container, policy, old, row, data=b""):
+        """Give an object other metadata, or its bytes, ``data``, another place.
+
+        Raises :class:`ledger.Changed`.
+        """
+        volume_name = None
+        if row["data_volume"] is not None:
+            volume_name = self.volumes.describe(row["data_volume"]).name
+        change = changes.ChangeObject(account, container, old, row)
+        told = rows.of_object(account, container, row, bool(data), volume_name)
+        return self.log(policy).append(change, told, data)
+
+    def delete_object(self, account, container, policy, name, timestamp, delete_at=None):
+        """The deleted row, or None."""
+        change = changes.DeleteObject(account, container, name, timestamp, delete_at)
+        told = rows.of_tombstone(account, container, name, timestamp)
+        return self.log(policy).append(change, told)
+
+    def put_container(self, row, expected):
+        return self.log(row["policy"]).append(
+            changes.PutContainer(row, expected), rows.of_container(row))
+
+    def put_account(self, row, expected):
+        return self.log(0).append(changes.PutAccount(row, expected), rows.of_account(row))
+
+    def read(self, row, start, stop):
+        """Yields the bytes from ``start`` to ``stop`` of an object.  Raises SheepError."""
+        if row["data_volume"] is None or start >= stop:
+            return
+        metrics.sent.inc(stop - start)
+        ident = row["data_volume"]
+        if row["extents"] is None:
+            yield self.volumes.read(ident, row["data_offset"] + start, stop - start)
+            return
+        parts = list(bulk.pieces(ledger.extents_of(row), start, stop))
+        yield from bulk.read(self.find(row), parts, self.budget)
+
+    def find(self, row):
+        """The open VDI with a large object's bytes.  Raises SheepError."""
+        for offset, length in bulk.pieces(ledger.extents_of(row), 0, row["size"]):
+            vdi = self.volumes.vdi_with(row["data_volume"], offset, length)
+        return vdi
+
+
+class Upload:
+    """Takes an object's bytes in, piece by piece.
+
+    ``size`` and ``etag`` (the MD5 in hexadecimal) are there after :meth:`finish`; the bytes
+    are then in ``inline`` or in ``extents`` of ``volume``.
+    """
+
+    def __init__(self, store, policy, length):
+        self._store = store
+        self._policy = policy
+        self._length = length
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._chunks = []
+        self._buffered = 0
+        self._writer = None
+        self._within = 0
+        self._kept = False
+        self.size = 0
+        self.etag = None
+        self.inline = b""
+
+    @property
+    def volume(self):
+        return self._writer.volume if self._writer is not None else None
+
+    @property
+    def extents(self):
+        return self._writer.extents if self._writer is not None else []
+
+    def write(self, chunk):
+        """Raises SheepError, :class:`NoRoom` and :data:`engine.Unavailable`."""
+        view = memoryview(chunk)
+        self.size += len(view)
+        while len(view):
+            part = view[:SLOT_SIZE - self._within - self._buffered]
+            self._take(part)
+            view = view[len(part):]
+            if self._within + self._buffered == SLOT_SIZE:
+                self._flush()
+
+    def _take(self, part):
+        budget = self._store.budget
+        if not budget.try_take(len(part)):
+            self._flush()
+            budget.take(len(part), _PATIENCE)
+        self._chunks.append(part)
+        self._buffered += len(part)
+
+    def _flush(self):
+        if not self._buffered:
+            return
+        data = b"".join(self._chunks)
+        self._chunks = []
+        self._buffered = 0
+        if self._writer is None:
+            self._writer = bulk.Writer(
+                self._store.bulk(self._policy), self._store.volumes, self._length)
+        self._writer.write(data, lambda: self._store.budget.give_back(len(data)))
+        self._within = (self._within + len(data)) % SLOT_SIZE
+        self._hash(data)
+
+    def _hash(self, data):
+        if len(data) > _HASHED_AT_ONCE:
+            concurrency.offload(self._md5.update, data)
+        else:
+            self._md5.update(data)
+
+    def finish(self):
+        """All bytes were there: return when they are safe, but for those that are inline."""
+        if self._writer is None and self.size <= self._store.inline_max:
+            self.inline = b"".join(self._chunks)
+            self._chunks = []
+            self._hash(self.inline)
+        else:
+            self._flush()
+            self._writer.finish()
+        self.etag = self._md5.hexdigest()
+
+    def keep(self):
+        """The bytes are an object's now."""
+        self._kept = True
+
+    def close(self):
+        """Give back what is not an object's.  Does not raise."""
+        if self._buffered:
+            self._store.budget.give_back(self._buffered)
+            self._chunks, self._buffered = [], 0
+        if self._writer is None or self._kept or not self._writer.extents:
+            return
+        self._writer.abandon()
+        try:
+            self._store.committer.commit(
+                changes.FreeExtents(self._writer.volume, self._writer.extents))
+        except Exception as error:
+            log.warning("the space of an upload that failed comes back later: %s", error)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
