@@ -78,6 +78,7 @@ thrash: test-venv
 	@$(PY) -m tests.thrash --faults $(or $(N),50) $(ARGS)
 
 bench: venv
+	@PYTHON=$(PYTHON) tools/packages.sh bench
 	@$(PY) -m benchmarks $(if $(PEER),--peer $(PEER)) $(if $(QEMU_IMG),--qemu-img $(QEMU_IMG)) $(ARGS)
 
 lint: test-venv

@@ -17,7 +17,8 @@ from sheepstack.client.errors import SheepError
 def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measures a cluster of three sheep with three "
-        "copies on this host and prints medians of several repeats.")
+        "copies on this host and prints medians of several repeats; where nbdkit and tgt are "
+        "installed, also that of VDIs exported by them.")
     add = parser.add_argument
     add("--runtime", choices=("eventlet", "threading"), default="eventlet",
         help="of our sheep (default: eventlet)")

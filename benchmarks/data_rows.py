@@ -10,6 +10,8 @@ OBJECT = 4 * MIB
 SHAPES = ((4 * KIB, 1), (4 * KIB, 32), (64 * KIB, 1), (64 * KIB, 8), (64 * KIB, 32),
           (4 * MIB, 1), (4 * MIB, 4))
 
+_FIRST_COUNT = {True: 8, False: 64}
+
 
 class DataRow(NamedTuple):
     """``step``: bytes from the beginning of one request to that of the next."""
@@ -46,3 +48,16 @@ def data_rows(in_order=False) -> list:
     """
     return [DataRow(write, size, depth, size if in_order or size >= OBJECT else OBJECT + size)
             for write in (True, False) for size, depth in SHAPES]
+
+
+def requests_for(row, seconds, run) -> int:
+    """How many requests of ``row`` take about so many seconds; warms up what it runs on.
+
+    ``run(count)``: carries out so many, and gives the seconds that they took.
+    """
+    count = _FIRST_COUNT[row.size >= MIB]
+    while True:
+        took = run(count)
+        if took > seconds / 4:
+            return max(1, int(count * seconds / took))
+        count *= 4

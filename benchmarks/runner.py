@@ -3,14 +3,13 @@
 import os
 import tempfile
 
-from benchmarks import growth, recovery, rows
+from benchmarks import exports, growth, recovery, rows
 from benchmarks.cluster import OwnCluster
-from benchmarks.data_rows import data_rows
+from benchmarks.data_rows import data_rows, requests_for
 from benchmarks.table import Result, Table
 
 MIB = 1 << 20
 _DISK = rows.own_name("disk")
-_FIRST_COUNT = {True: 8, False: 64}
 _SLOW_REPEATS = 3
 
 
@@ -46,6 +45,7 @@ class Runner:
                     self._recovery(table, ours, durable)
                     if with_growth:
                         self._growth(table, ours)
+                    self._exports(ours, os.path.join(root, "exports"))
                 ours.complain_if_ended()
             finally:
                 for target in targets:
@@ -79,13 +79,15 @@ class Runner:
         table.add(Result(row.name, client.name, "/s", True, *values))
 
     def _count(self, target, client, row):
-        """Requests that take about as long as a run should; warms up what it runs on."""
-        count = _FIRST_COUNT[row.size >= MIB]
-        while True:
-            took = client.run(target, _DISK, self._settings.span, row, count)
-            if took > self._settings.seconds / 4:
-                return max(1, int(count * self._settings.seconds / took))
-            count *= 4
+        return requests_for(row, self._settings.seconds, lambda count: client.run(
+            target, _DISK, self._settings.span, row, count))
+
+    # -- through servers
+
+    def _exports(self, ours, root):
+        table = Table("%s, exported" % ours.name, "a raw file exported by the same server")
+        os.makedirs(root)
+        exports.measure(table, ours, self._settings, root)
 
     # -- the rest
 
