@@ -10,8 +10,10 @@ import errno
 import hashlib
 import os
 import secrets
+import shlex
 
 from cinder import exception
+from cinder import utils
 
 from cinder_driver import names
 from cinder_driver.connector import PROTOCOL
@@ -20,6 +22,14 @@ from sheepstack.export.iscsi import Chap, Targets, Tgtd
 from sheepstack.export.iscsi.target import LUN
 
 _USER_LETTERS = 16
+
+
+def _root_helper():
+    """What a service that is not root puts in front of tgtadm.
+
+    rootwrap has to be told: see ``etc/cinder/rootwrap.d/sheepstack.filters``.
+    """
+    return shlex.split(utils.get_root_helper()) if os.geteuid() else ()
 
 
 class ClientConnections:
@@ -55,8 +65,8 @@ class IscsiConnections:
                                     options.target_port) for address in addresses]
         self._targets = Targets(
             options.sheepdog_iscsi_gateway, options.sheepdog_iscsi_directory,
-            tgtd=Tgtd(options.sheepdog_iscsi_control_port), auth_key=auth_key,
-            timeout=options.sheepdog_timeout)
+            tgtd=Tgtd(options.sheepdog_iscsi_control_port, root_helper=_root_helper()),
+            auth_key=auth_key, timeout=options.sheepdog_timeout)
 
     def _common(self, vdi, tag):
         """What the names of all targets of a VDI begin with."""

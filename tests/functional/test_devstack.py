@@ -19,7 +19,7 @@ import yaml
 from oslo_config import cfg
 
 from sheepstack.client import Cluster
-from tests.functional.harness import HOST, free_port, wait_until
+from tests.functional.harness import HOST, free_port
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 PLUGIN = TOP / "devstack"
@@ -149,7 +149,7 @@ def test_the_job_is_a_job():
     assert project["check"]["jobs"] == [job["name"]]
 
 
-def test_a_stack_comes_up_and_goes(make_host):
+def test_a_stack_comes_up_and_goes(make_host, zookeeper):
     host = make_host()
     host.run(*STACK)
     assert len(host.processes()) == 2
@@ -166,6 +166,9 @@ def test_a_stack_comes_up_and_goes(make_host):
     assert backend.sheepdog_auth_key_file == str(host.auth_key)
     assert os.path.exists(backend.sheepdog_iscsi_gateway.removeprefix("unix:"))
     assert defines(cinder["sheepstack"]["volume_driver"], "class")
+    assert defines(cinder["DEFAULT"]["backup_driver"], "class")
+    assert cinder["DEFAULT"]["backup_sheepdog_addresses"] == ",".join(addresses)
+    assert (host.root / "etc" / "cinder" / "rootwrap.d" / "sheepstack.filters").exists()
 
     glance = host.conf("glance/glance-api.conf")
     assert glance["glance_store"]["default_store"] == "sheepdog"
@@ -185,7 +188,7 @@ def test_a_stack_comes_up_and_goes(make_host):
     # Another stack on what an earlier one left.
     host.run("unstack")
     assert host.processes() == []
-    host.run("stack:pre-install", "stack:install", "stack:extra")
+    host.run("stack:install")
     with host.client() as client, client.open_vdi("disk") as vdi:
         assert vdi.pread(0, 7) == b"stacked"
 
@@ -193,15 +196,14 @@ def test_a_stack_comes_up_and_goes(make_host):
     assert host.processes() == []
     assert not os.path.exists(host.environment["SHEEPSTACK_CONF_DIR"])
     assert not (host.root / "data" / "sheepstack").exists()
-    # Nothing is remembered, in ZooKeeper neither.
-    host.run("stack:pre-install", "stack:install")
-    with host.client() as client:
-        assert list(client.list_vdis()) == []
+    with zookeeper.client() as client:
+        assert client.exists("/sheepstack")
+        assert not client.exists("/sheepstack/" + host.environment["SHEEPSTACK_CLUSTER_ID"])
 
 
 def test_what_is_not_wanted_is_left_alone(make_host):
-    host = make_host(ENABLE_SHEEPSTACK_CINDER="False", ENABLE_SHEEPSTACK_GLANCE="False",
-                     ENABLE_SHEEPSTACK_SWIFT="False",
+    host = make_host(ENABLE_SHEEPSTACK_CINDER="False", ENABLE_SHEEPSTACK_C_BAK="False",
+                     ENABLE_SHEEPSTACK_GLANCE="False", ENABLE_SHEEPSTACK_SWIFT="False",
                      CINDER_ENABLED_BACKENDS="lvm:lvmdriver-1")
     (host.root / "etc").mkdir()
     out = host.run("stack:post-config", "stack:test-config")
@@ -219,9 +221,9 @@ def test_more_copies_than_sheep_are_refused(make_host):
                     reason="no fusermount3, or not root")
 def test_sheepfs_is_mounted_for_local_volumes(make_host):
     host = make_host(SHEEPSTACK_CINDER_PROTOCOL="local")
-    host.run(*STACK)
+    host.run("configure_cinder", "stack:install")
     mount_point = pathlib.Path(
         host.conf("cinder/cinder.conf")["sheepstack"]["sheepdog_mount_point"])
-    wait_until((mount_point / "vdi" / "mount").exists, 30, "sheepfs")
+    assert (mount_point / "vdi" / "mount").exists()
     host.run("unstack")
     assert not os.path.ismount(mount_point)

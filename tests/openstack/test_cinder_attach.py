@@ -1,6 +1,7 @@
 """Volumes attached: tgt and libiscsi in place of the kernel's initiator, sheepfs, the client."""
 
 import os
+import pathlib
 import re
 import shutil
 
@@ -10,7 +11,9 @@ pytest.importorskip("cinder", reason="Cinder is not installed: run make openstac
 
 from cinder import exception  # noqa: E402
 from os_brick.initiator import connector as brick  # noqa: E402
+from oslo_rootwrap import wrapper  # noqa: E402
 
+from cinder_driver import attach  # noqa: E402
 from sheepstack.client import NoSuchVdi  # noqa: E402
 from tests.functional import sheepfs  # noqa: E402
 from tests.functional.harness import SheepCluster  # noqa: E402
@@ -107,6 +110,19 @@ def test_iscsi_over_several_portals(driver, client, disk):
     with pytest.raises(AssertionError):
         disk(connection).io("read 0 512")
     driver.delete_volume(new)
+
+
+@needs_tgt
+def test_a_service_that_is_not_root_may_run_tgtadm(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    sudo, rootwrap, conf = attach._root_helper()
+    assert (sudo, rootwrap, conf) == ("sudo", "cinder-rootwrap", "/etc/cinder/rootwrap.conf")
+    filters = pathlib.Path(attach.__file__).parents[1] / "etc" / "cinder" / "rootwrap.d"
+    rules = wrapper.load_filters([str(filters)])
+    found = wrapper.match_filter(rules, ["tgtadm", "-C", "0"], ["/usr/sbin"])
+    assert found.run_as == "root"
+    with pytest.raises(wrapper.NoFilterMatched):
+        wrapper.match_filter(rules, ["sh", "-c", "tgtadm"], ["/usr/bin"])
 
 
 @needs_tgt
