@@ -35,7 +35,7 @@ def main(argv=None) -> int:
         return _complain(complaint)
     command = [nbdkit, *theirs, "python", str(_PLUGIN), "lock=" + settings.lock,
                "timeout=%g" % settings.timeout]
-    command += ["gateway=" + each for each in settings.gateway.split(",")]
+    command += ["gateway=" + _absolute(each) for each in settings.gateway.split(",")]
     command += ["vdi=" + name for name in settings.vdi]
     if settings.auth_key_file is not None:
         command.append("auth-key-file=" + os.path.abspath(settings.auth_key_file))
@@ -47,7 +47,8 @@ def _parser():
         prog="sheep-nbd", usage="sheep-nbd [OPTIONS] [VDI...] [-- NBDKIT-OPTIONS]",
         description="Export VDIs over NBD, by their names; snapshots, to be read only, by "
         "VDI@TAG.  All VDIs are exported where none is named.",
-        epilog="What follows -- goes to nbdkit: -f to stay in the foreground, -U PATH for a "
+        epilog="ADDRESS may be several, separated by commas: the next one takes over when one "
+        "fails. What follows -- goes to nbdkit: -f to stay in the foreground, -U PATH for a "
         "Unix socket, -i ADDRESS and -p PORT, -r for reading only, --tls=require and its "
         "siblings, --threads=N, --filter=NAME; see nbdkit(1).")
     add_cluster_options(parser)
@@ -59,6 +60,12 @@ def _parser():
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS",
                         help="how long a request may wait for the cluster (default: 60)")
     return parser
+
+
+def _absolute(gateway):
+    """nbdkit leaves the directory that it is started in."""
+    kind, colon, path = gateway.partition(":")
+    return "unix:" + os.path.abspath(path) if kind == "unix" and path else gateway
 
 
 def _environment():
