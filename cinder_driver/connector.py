@@ -1,7 +1,7 @@
 """Attaching a volume to a process through the client library: no kernel, no root.
 
 os-brick has no way to add a kind of connection from outside, so importing this module puts
-:class:`SheepdogConnector` into its table.  Who has done so tells in the properties of its host,
+:class:`SheepdogConnector` into its tables.  Who has done so tells in the properties of its host,
 and so cinder-volume gives it such a connection.  What is attached is a file-like object, which
 Cinder's data paths (backup and restore, host-assisted migration) take in place of a path.
 """
@@ -80,6 +80,8 @@ class SheepdogConnector(base.BaseLinuxConnector):
 
 
 _CLASS = "%s.%s" % (__name__, SheepdogConnector.__name__)
+#: Those whose properties a host has.
+connector.unix_connector_list.append(_CLASS)
 for _mapping in (connector._connector_mapping_linux, connector._connector_mapping_linux_ppc64,
                  connector._connector_mapping_linux_s390x):
     _mapping[PROTOCOL.upper()] = _CLASS

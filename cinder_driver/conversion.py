@@ -20,6 +20,8 @@ _SHEEP_NBD = "import sys; from sheepstack.export.nbd.command import main; sys.ex
 _URI = '"$uri"'
 _TARGET = ('driver=luks,key-secret=key,file.driver=nbd,file.server.type=unix,'
            'file.server.path="$unixsocket",file.export="$exportname"')
+#: On a busy host qemu-img may fail to measure how fast it derives keys.
+_ATTEMPTS = 5
 #: What a LUKS header takes at most of a volume.
 _HEADER = 4 * units.Mi
 
@@ -57,16 +59,17 @@ class Nbd(NamedTuple):
             self._run(vdi, vdi, "qemu-img create -q -f luks %s -o %s %s %d && qemu-img convert "
                       "-n %s -f %s --target-image-opts %s %s" % (
                           key, shlex.quote(",".join(options)), _URI, size - _HEADER, key,
-                          shlex.quote(source_format), shlex.quote(source), _TARGET))
+                          shlex.quote(source_format), shlex.quote(source), _TARGET),
+                      attempts=_ATTEMPTS)
 
-    def _run(self, vdi, export, command):
+    def _run(self, vdi, export, command, attempts=1):
         words = [sys.executable, "-c", _SHEEP_NBD, "--lock", "shared",
                  "-g", ",".join(self.addresses), "--timeout", "%g" % self.timeout]
         if self.auth_key_file:
             words += ["--auth-key-file", os.path.abspath(self.auth_key_file)]
         words += [vdi, "--", "-U", "-", "-e", export, "--run", command]
         try:
-            processutils.execute(*words)
+            processutils.execute(*words, attempts=attempts)
         except processutils.ProcessExecutionError as error:
             raise exception.VolumeBackendAPIException(
                 data="qemu-img on VDI %s failed: %s" % (vdi, error.stderr)) from error

@@ -3,11 +3,14 @@
 import os
 import uuid
 
+from castellan import options as key_manager
 from cinder import context, coordination, objects, privsep
 from cinder.db import api, migration
+from cinder.keymgr.conf_key_mgr import ConfKeyManager
 from cinder.objects import fields
 from cinder.volume import configuration
 from cinder.volume import driver as base_driver
+from os_brick import privileged
 from oslo_config import cfg
 
 from cinder_driver.driver import SheepdogDriver
@@ -26,15 +29,25 @@ def prepare(directory):
     CONF.set_override("lock_path", str(directory / "locks"), group="oslo_concurrency")
     CONF.set_override("backend_url", "file://%s" % (directory / "coordination"),
                       group="coordination")
+    key_manager.set_defaults(CONF, backend="cinder.keymgr.conf_key_mgr.ConfKeyManager")
+    CONF.set_override("fixed_key", "0123456789abcdef" * 4, group="key_manager")
     os.makedirs(directory / "conversion", exist_ok=True)
     coordination.COORDINATOR.start()
     # What wants to be root is done right here.
-    privsep.sys_admin_pctxt.set_client_mode(False)
+    for context_ in (privsep.sys_admin_pctxt, privileged.default):
+        context_.set_client_mode(False)
 
 
 def settings(group):
     """The section of that name of Cinder's configuration."""
     return configuration.Configuration(base_driver.volume_opts, config_group=group)
+
+
+class KeyManager(ConfKeyManager):
+    """Has one key, for all volumes."""
+
+    def __init__(self):
+        super().__init__(CONF)
 
 
 class Backends:

@@ -181,7 +181,7 @@ def test_a_host_without_an_initiator_is_refused(driver):
 @needs_tgt
 def test_processes_with_our_connector_need_no_target(driver, client, tgtd):
     new = made(driver)
-    host = {"sheepdog": True, **QEMU}
+    host = brick.get_connector_properties("", "127.0.0.1", False, False)
     connection = driver.initialize_connection(new, host)
     assert connection["driver_volume_type"] == "sheepdog"
     connector = brick.InitiatorConnector.factory("sheepdog", None)
@@ -198,7 +198,8 @@ def test_processes_with_our_connector_need_no_target(driver, client, tgtd):
     assert not tgtd.control.targets()
     encrypted = volume(pool="copies-1", encryption_key_id="1")
     driver.create_volume(encrypted)
-    assert driver.initialize_connection(encrypted, host)["driver_volume_type"] == "iscsi"
+    assert driver.initialize_connection(
+        encrypted, {**host, **QEMU})["driver_volume_type"] == "iscsi"
 
 
 @needs_sheepfs

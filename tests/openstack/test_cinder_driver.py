@@ -14,7 +14,8 @@ from cinder import interface as interfaces  # noqa: E402
 from cinder.interface import (  # noqa: E402
     volume_driver, volume_group_driver, volume_manageable_driver, volume_snapshot_revert,
     volume_snapshotmanagement_driver)
-from cinder.volume import group_types  # noqa: E402
+from cinder.db import api as db  # noqa: E402
+from cinder.volume import group_types, volume_types  # noqa: E402
 
 from cinder_driver import leftovers, names  # noqa: E402
 from cinder_driver.driver import SheepdogDriver  # noqa: E402
@@ -24,6 +25,7 @@ from tests.openstack import cinder_objects  # noqa: E402
 from tests.openstack.cinder_objects import GIB, snapshot, volume  # noqa: E402
 
 MIB = 1 << 20
+PROJECT = context.RequestContext("user", "project", is_admin=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -382,6 +384,7 @@ def test_what_cannot_be_managed(driver, client):
 
 # -- images
 
+
 @pytest.fixture
 def glance(tmp_path):
     directory = tmp_path / "images"
@@ -418,12 +421,6 @@ def same(client, name, path):
     return True
 
 
-class Project:
-    """Whose image it is."""
-
-    user_id = "user"
-
-
 @pytest.mark.parametrize("disk_format", ["raw", "qcow2", "vmdk"])
 def test_image_to_volume_is_sparse(driver, client, glance, disk, disk_format):
     source = disk if disk_format == "raw" else as_format(disk, disk_format)
@@ -432,7 +429,7 @@ def test_image_to_volume_is_sparse(driver, client, glance, disk, disk_format):
     # What a volume had before it is imaged anew does not shine through.
     write(client, new.name, 40 * MIB, b"old")
     write(client, new.name, 500 * MIB, b"old")
-    driver.copy_image_to_volume(Project(), new, glance, image)
+    driver.copy_image_to_volume(PROJECT, new, glance, image)
     assert same(client, new.name, disk)
     with client.open_vdi(new.name, read_only=True) as vdi:
         assert sum(size for _, size, is_data in vdi.extents(0, GIB) if is_data) <= 16 * MIB
@@ -441,7 +438,7 @@ def test_image_to_volume_is_sparse(driver, client, glance, disk, disk_format):
 @pytest.mark.parametrize("disk_format", ["raw", "qcow2"])
 def test_volume_to_image(driver, client, glance, disk, tmp_path, disk_format):
     new = made(driver)
-    driver.copy_image_to_volume(Project(), new, glance, glance.add(disk, "raw"))
+    driver.copy_image_to_volume(PROJECT, new, glance, glance.add(disk, "raw"))
     empty = tmp_path / "empty"
     empty.touch()
     image = glance.add(empty, disk_format)
@@ -462,12 +459,38 @@ def test_images_that_do_not_fit_or_lie_about_their_format_are_refused(
         file.truncate(GIB + 1)
     new = made(driver)
     with pytest.raises(exception.ImageUnacceptable):
-        driver.copy_image_to_volume(Project(), new, glance, glance.add(big, "raw"))
+        driver.copy_image_to_volume(PROJECT, new, glance, glance.add(big, "raw"))
     with pytest.raises(exception.ImageUnacceptable):
         driver.copy_image_to_volume(
-            Project(), new, glance, glance.add(as_format(big, "qcow2"), "qcow2"))
+            PROJECT, new, glance, glance.add(as_format(big, "qcow2"), "qcow2"))
     with pytest.raises(exception.ImageUnacceptable):
-        driver.copy_image_to_volume(Project(), new, glance, glance.add(disk, "qcow2"))
+        driver.copy_image_to_volume(PROJECT, new, glance, glance.add(disk, "qcow2"))
+
+
+def test_image_to_encrypted_volume(driver, client, glance, disk, tmp_path, group_type):
+    with disk.open("r+b") as file:
+        file.truncate(10 * MIB)
+    keys = cinder_objects.KeyManager()
+    key = keys.create_key(context.get_admin_context(), algorithm="AES", length=256)
+    kind = volume_types.create(context.get_admin_context(), "luks")
+    db.volume_type_encryption_create(context.get_admin_context(), kind.id, {
+        "provider": "luks", "cipher": "aes-xts-plain64", "key_size": 256,
+        "control_location": "front-end"})
+    new = made(driver, encryption_key_id=key, volume_type_id=kind.id)
+    cinder_objects.enter(new, encryption_key_id=key)
+    driver.copy_image_to_encrypted_volume(
+        PROJECT, new, glance, glance.add(as_format(disk, "qcow2"), "qcow2"))
+    whole, secret, plain = tmp_path / "luks", tmp_path / "key", tmp_path / "plain"
+    with whole.open("wb") as file, client.open_vdi(new.name, read_only=True) as vdi:
+        vdi.copy_out(file)
+    assert whole.read_bytes()[:4] == b"LUKS"
+    passphrase = keys.get(context.get_admin_context(), key).get_encoded().hex()
+    secret.write_text(passphrase)
+    subprocess.run(
+        ["qemu-img", "convert", "--object", "secret,id=s,file=%s" % secret, "--image-opts",
+         "driver=luks,key-secret=s,file.filename=%s" % whole, "-O", "raw", plain], check=True)
+    with plain.open("rb") as opened, disk.open("rb") as expected:
+        assert opened.read(10 * MIB) == expected.read()
 
 
 def image_of(client, **details):
