@@ -5,7 +5,6 @@ the same again when it is asked again; ``disconnect`` takes it back, also what w
 before, and all connections where ``connector`` is None.  ``tag``: None, or of a snapshot.
 """
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -15,9 +14,7 @@ import shlex
 from cinder import exception
 from cinder import utils
 
-from cinder_driver import names
 from cinder_driver.connector import PROTOCOL
-from sheepstack.client import NoSuchVdi, VdiExists
 from sheepstack.export.iscsi import Chap, Targets, Tgtd
 from sheepstack.export.iscsi.target import LUN
 
@@ -115,40 +112,24 @@ class IscsiConnections:
 
 
 class LocalConnections:
-    """As a file of a sheepfs that is mounted on the host that wants it.
-
-    A snapshot is mounted as a clone, since sheepfs has VDIs only.
-    """
+    """As a file of a sheepfs that is mounted on the host that wants it."""
 
     protocol = "local"
 
-    def __init__(self, cluster, mount_point):
-        self._cluster = cluster
+    def __init__(self, mount_point):
         self._mount_point = mount_point
 
     def connect(self, vdi, tag, connector):
-        name = vdi
-        if tag is not None:
-            name = self._clone_of(vdi, tag)
-            with contextlib.suppress(VdiExists):
-                self._cluster.clone(vdi, tag, name)
+        name = _file_name(vdi, tag)
         self._command("mount", name)
         return {"device_path": os.path.join(self._mount_point, "volume", name)}
 
     def disconnect(self, vdi, tag, connector):
-        name = vdi if tag is None else self._clone_of(vdi, tag)
         try:
-            self._command("unmount", name)
+            self._command("unmount", _file_name(vdi, tag))
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
-        if tag is not None:
-            with contextlib.suppress(NoSuchVdi):
-                self._cluster.delete_vdi(name)
-
-    @staticmethod
-    def _clone_of(vdi, tag):
-        return names.TEMPORARY + "%s.%s" % (vdi, tag)
 
     def _command(self, word, name):
         path = os.path.join(self._mount_point, "vdi", word)
@@ -163,3 +144,8 @@ class LocalConnections:
 
     def resized(self, vdi):
         """sheepfs sees it by itself."""
+
+
+def _file_name(vdi, tag):
+    """What sheepfs calls a VDI or a snapshot of it."""
+    return vdi if tag is None else "%s@%s" % (vdi, tag)

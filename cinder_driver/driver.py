@@ -99,7 +99,7 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
         self._for_hosts = (
             attach.IscsiConnections(options, chosen.auth_key)
             if options.sheepdog_protocol == attach.IscsiConnections.protocol else
-            attach.LocalConnections(cluster, options.sheepdog_mount_point))
+            attach.LocalConnections(options.sheepdog_mount_point))
 
     def _close(self):
         for task in self._tasks:
