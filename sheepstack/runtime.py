@@ -10,7 +10,7 @@ from stopping the other green threads, and for the hot path of a daemon, which w
 RUNTIMES = ("eventlet", "threading")
 
 name = "threading"
-#: Under eventlet :class:`~sheepstack.green_readable.GreenReadable`.
+#: Under eventlet :class:`~sheepstack.green.GreenReadable`.
 Readable = None
 _offload = None
 _sleep = None
@@ -28,12 +28,11 @@ def choose(runtime: str) -> None:
             # Its users are told that it is on its way out; whoever runs a daemon knows.
             warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
             import eventlet
-            import eventlet.tpool
-            from sheepstack.green_readable import GreenReadable
+            from sheepstack.green import GreenOffload, GreenReadable
 
         eventlet.monkey_patch()
         Readable, bare_socket = GreenReadable, _beneath
-        _offload = eventlet.tpool.execute
+        _offload = GreenOffload()
         _sleep = eventlet.sleep
     name = runtime
 

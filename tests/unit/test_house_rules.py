@@ -68,7 +68,7 @@ class SourceTest(unittest.TestCase):
     def test_only_the_runtime_knows_eventlet(self):
         users = {str(path.relative_to(PACKAGE)) for path in sources(PACKAGE)
                  for name in imports(path) if name.split(".")[0] == "eventlet"}
-        self.assertEqual({"runtime.py", "green_readable.py"}, users)
+        self.assertEqual({"runtime.py", "green.py"}, users)
 
     def test_requirements_name_what_is_imported_and_nothing_else(self):
         required = set()
