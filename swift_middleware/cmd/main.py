@@ -71,7 +71,7 @@ def _serve(config):
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", directory)
     parent = os.getpid()
     try:
-        return run_wsgi(config, "proxy-server")
+        return run_wsgi(config, "proxy-server", verbose=True)
     finally:
         if os.getpid() == parent:
             shutil.rmtree(directory, ignore_errors=True)

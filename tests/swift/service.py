@@ -59,7 +59,7 @@ workers = %(workers)d
 user = %(user)s
 swift_dir = %(directory)s
 log_level = INFO
-log_headers = no
+
 client_timeout = %(client_timeout)s
 [pipeline:main]
 pipeline = %(pipeline)s
@@ -84,6 +84,10 @@ allow_multipart_uploads = yes
 [filter:cache]
 use = egg:swift#memcache
 memcache_servers = %(host)s:%(memcached)d
+# A busy machine is no reason to take memcached for dead, and tokens for invalid.
+connect_timeout = 20
+pool_timeout = 20
+io_timeout = 20
 [filter:domain_remap]
 use = egg:swift#domain_remap
 storage_domain = example.net
