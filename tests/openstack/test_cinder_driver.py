@@ -1,5 +1,6 @@
 """The Cinder driver in the test's own process, with Cinder's objects, on real sheep."""
 
+import concurrent.futures
 import inspect
 import subprocess
 import threading
@@ -48,7 +49,7 @@ def driver(backends, sheep):
 @pytest.fixture
 def client(sheep):
     """A client of its own; in the end nothing but what was there before may be there."""
-    cluster = sheep.client()
+    cluster = sheep.client(timeout=240)
     before = listed(cluster)
     yield cluster
     for name, tag in listed(cluster) - before:
@@ -581,23 +582,24 @@ def test_other_groups_are_left_to_cinder(driver, group_type):
 
 # -- under fault
 
-def test_a_sheep_that_dies_changes_nothing(driver, client, sheep):
+def test_a_sheep_that_dies_changes_nothing(backends, client, sheep):
+    driver = backends.make(sheep.addresses, sheepdog_timeout=240)
     source = made(driver)
     write(client, source.name, 0, b"safe")
     created = []
 
     def create():
-        for _ in range(12):
+        for _ in range(8):
             new = volume()
             driver.create_cloned_volume(new, source)
             created.append(new)
 
-    thread = threading.Thread(target=create)
-    thread.start()
-    wait_until(lambda: len(created) > 2, 60, "clones")
-    sheep.kill(0)
-    thread.join()
-    assert len(created) == 12
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        work = pool.submit(create)
+        wait_until(lambda: len(created) > 2 or work.done(), 240, "clones")
+        sheep.kill(0)
+        work.result()
+    assert len(created) == 8
     assert {read(client, new.name, 0, 4) for new in created} == {b"safe"}
 
 
