@@ -101,11 +101,17 @@ class Store(driver.Store):
     def _open(self, location):
         place = location.store_location
         with translated("read image %s" % place.image):
-            self._check_cluster(place)
+            self._check(place)
             return self._cluster.open_vdi(place.image, place.snapshot)
 
-    def _check_cluster(self, place):
-        """Raises NotFound for what lies in another cluster."""
+    def _check(self, place):
+        """Raises NotFound for what is no image, or lies in another cluster.
+
+        Who may tell Glance where an image lies must not get at volumes that way.
+        """
+        if not place.image.startswith(self._prefix) or place.snapshot != SNAPSHOT:
+            raise exceptions.NotFound(
+                message="%s is no image of this store" % place.get_uri())
         uuid = self._cluster.uuid()
         if place.cluster != uuid:
             raise exceptions.NotFound(
@@ -185,9 +191,8 @@ class Store(driver.Store):
         """
         place = location.store_location
         with translated("delete image %s" % place.image):
-            self._check_cluster(place)
+            self._check(place)
             self._cluster.delete_vdi(place.image, place.snapshot)
-        if place.image.startswith(self._prefix) and place.snapshot == SNAPSHOT:
             self._remove_working_vdi(place.image)
 
 

@@ -392,7 +392,7 @@ def test_a_clone_outlives_the_image(glance, client):
 
 def test_nobody_there():
     glance = multi_store(["127.0.0.1:%d" % free_port()], timeout=2)
-    uri = "sheepdog://%s/image/snap" % uuid.uuid4()
+    uri = "sheepdog://%s/image-x/snap" % uuid.uuid4()
     for use in (glance.read, glance.delete, lambda uri: glance.add(b"abc")):
         with pytest.raises(exceptions.RemoteServiceUnavailable):
             use(uri)
@@ -400,7 +400,23 @@ def test_nobody_there():
 
 def test_another_cluster(glance):
     with pytest.raises(exceptions.NotFound, match="another-uuid"):
-        glance.read("sheepdog://another-uuid/image/snap")
+        glance.read("sheepdog://another-uuid/image-x/snap")
+
+
+def test_what_is_no_image(glance, client):
+    """Whoever may set locations gets neither at volumes nor at what happens to be a snapshot
+    of an image's VDI."""
+    for name, tag in (("volume-1", "snap"), ("image-1", "other")):
+        client.create_vdi(name, MIB)
+        client.snapshot(name, tag)
+        uri = "sheepdog://%s/%s/%s" % (client.uuid(), name, tag)
+        for use in (glance.read, glance.delete,
+                    lambda uri: glance.store.get_size(glance.place(uri))):
+            with pytest.raises(exceptions.NotFound, match="no image of this store"):
+                use(uri)
+        client.lookup(name, tag)
+        client.delete_vdi(name, tag)
+        client.delete_vdi(name)
 
 
 def test_full(small_cluster):
@@ -448,7 +464,7 @@ def test_bad_configuration(options):
     glance = multi_store(**{"addresses": ["127.0.0.1:7000"], **options})
     with pytest.raises(exceptions.StoreAddDisabled):
         glance.add(b"abc")
-    uri = "sheepdog://%s/image/snap" % uuid.uuid4()
+    uri = "sheepdog://%s/image-x/snap" % uuid.uuid4()
     with pytest.raises(exceptions.BadStoreConfiguration):
         glance.read(uri)
 
