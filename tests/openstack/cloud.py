@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 
+from tests.openstack.cinder import Cinder
 from tests.openstack.daemon import BIN
 from tests.openstack.glance import Glance
 from tests.openstack.infrastructure import Cache, Database, MessageQueue
@@ -26,26 +27,30 @@ class Cloud:
         self.cache = Cache(directory)
         self.keystone = Keystone(self)
         self.glance = Glance(self)
+        self.cinder = Cinder(self)
         self.connection = None
 
     @property
     def daemons(self) -> list:
         """In the order in which they need one another."""
         return [self.cache.daemon, self.database.daemon, self.queue.epmd, self.queue.daemon,
-                self.keystone.daemon, self.glance.daemon]
+                self.keystone.daemon, self.glance.daemon, *self.cinder.daemons]
 
     def start(self):
         _at_once(lambda: self.database.start(("keystone", "glance", "cinder")),
                  self.queue.start, self.cache.start)
-        _at_once(self.keystone.prepare, self.glance.prepare)
+        _at_once(self.keystone.prepare, self.glance.prepare, self.cinder.prepare)
         self.keystone.daemon.start()
         self.glance.daemon.start()
         self.keystone.daemon.wait_ready()
-        self.keystone.introduce(self.keystone.connect().identity, {
-            "glance": ("image", self.glance.url)})
+        project, users = self.keystone.introduce(self.keystone.connect().identity, {
+            "glance": ("image", self.glance.url),
+            "cinder": ("block-storage", self.cinder.url)})
+        self.cinder.start(project, users["cinder"])
         # This one's token comes with the catalogue of what was just introduced.
         self.connection = self.keystone.connect()
         self.glance.daemon.wait_ready()
+        self.cinder.make_ready(self.connection.block_storage)
 
     def close(self):
         """End everything.  What was written stays."""
@@ -77,9 +82,12 @@ class Cloud:
             raise AssertionError("openstack %s ended with status %d:\n%s" % (
                 " ".join(map(str, words)), done.returncode, done.stderr or done.stdout))
         try:
-            return json.loads(done.stdout)
+            answer = json.loads(done.stdout)
         except ValueError:
             return done.stdout
+        # Some commands write id, others ID.
+        return {name.lower(): value for name, value in answer.items()} \
+            if isinstance(answer, dict) else answer
 
 
 #: Commands that print something.

@@ -1,17 +1,19 @@
 """Processes that the tests start, watch and end."""
 
+import contextlib
 import os
 import pathlib
-import signal
 import socket
 import subprocess
 import sys
+
+import psutil
 
 from tests.functional.harness import HOST, start, wait_until
 
 #: Where the programs of this environment are.
 BIN = pathlib.Path(sys.executable).parent
-START_TIMEOUT = 120
+START_TIMEOUT = 300
 
 
 class Daemon:
@@ -55,19 +57,14 @@ class Daemon:
             return probe.connect_ex((HOST, self.port)) == 0
 
     def kill(self):
-        """End it at once."""
+        """End it and all processes that it started, at once."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family)
         self.process.wait()
-
-    def stop(self, timeout=60):
-        """Ask it to end in good order, and wait; it is killed where it does not."""
-        if not self.running:
-            return
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill()
 
     def log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""

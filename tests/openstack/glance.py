@@ -33,7 +33,6 @@ class Glance:
                 "enabled_backends": "%s:sheepdog, %s:file" % (SHEEP, FILES),
                 # Cinder needs to know where an image lies to clone it.
                 "show_image_direct_url": True,
-                "show_multiple_locations": True,
                 "enabled_import_methods": "[glance-direct,web-download,copy-image]",
                 "worker_self_reference_url": self.url,
             },

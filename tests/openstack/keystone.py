@@ -11,6 +11,9 @@ from tests.openstack import settings
 from tests.openstack.daemon import BIN, Daemon, run
 from tests.openstack.infrastructure import PASSWORD
 
+#: The version of Cinder's API that is spoken: the newest one of the release.
+VOLUME_API = "3.71"
+
 
 class Keystone:
     def __init__(self, cloud):
@@ -58,7 +61,7 @@ class Keystone:
             "OS_AUTH_URL": self.url, "OS_AUTH_TYPE": "password", "OS_USERNAME": "admin",
             "OS_PASSWORD": PASSWORD, "OS_PROJECT_NAME": "admin", "OS_USER_DOMAIN_ID": "default",
             "OS_PROJECT_DOMAIN_ID": "default", "OS_REGION_NAME": settings.REGION,
-            "OS_IDENTITY_API_VERSION": "3",
+            "OS_IDENTITY_API_VERSION": "3", "OS_VOLUME_API_VERSION": VOLUME_API,
         }
 
     def connect(self):
@@ -66,7 +69,8 @@ class Keystone:
         return openstack.connect(
             auth_url=self.url, username="admin", password=PASSWORD, project_name="admin",
             user_domain_id="default", project_domain_id="default",
-            region_name=settings.REGION, load_yaml_config=False, load_envvars=False)
+            region_name=settings.REGION, block_storage_default_microversion=VOLUME_API,
+            load_yaml_config=False, load_envvars=False)
 
     def introduce(self, identity, services):
         """Make the project ``service``, and in it a user for each service, with its endpoint.

@@ -1,0 +1,183 @@
+"""What a user does with volumes, and what then lies in sheep."""
+
+import itertools
+import time
+
+from cinder_driver import leftovers
+from tests.functional.harness import wait_until
+
+_numbers = itertools.count(1)
+_TIMEOUT = 300
+
+
+class Flow:
+    """Drives a :class:`~tests.openstack.cloud.Cloud` and looks at the VDIs behind it."""
+
+    def __init__(self, cloud):
+        self.cloud = cloud
+        self.openstack = cloud.openstack
+        self.storage = cloud.connection.block_storage
+        self.images = cloud.connection.image
+        self.client = cloud.sheep.client()
+
+    @staticmethod
+    def name(kind) -> str:
+        return "%s-%d" % (kind, next(_numbers))
+
+    # -- making
+
+    def volume(self, *options, size=1, wait=True) -> str:
+        """The id of a new volume, once it can be used."""
+        made = self.openstack("volume", "create", "--size", size, *options, self.name("volume"))
+        if wait:
+            self.wait_volume(made["id"])
+        return made["id"]
+
+    def snapshot(self, volume_id) -> str:
+        made = self.openstack("volume", "snapshot", "create", "--volume", volume_id,
+                              self.name("snapshot"))
+        self.wait(self.storage.get_snapshot, made["id"])
+        return made["id"]
+
+    def image(self, path, disk_format="raw") -> str:
+        return self.openstack(
+            "image", "create", "--disk-format", disk_format, "--container-format", "bare",
+            "--file", path, self.name("image"))["id"]
+
+    def backup(self, volume_id, *options) -> str:
+        made = self.openstack("volume", "backup", "create", *options, "--name",
+                              self.name("backup"), volume_id)
+        self.wait(self.storage.get_backup, made["id"])
+        self.wait_volume(volume_id)
+        return made["id"]
+
+    # -- the same without the command, which takes its time to start
+
+    def create(self, **options) -> str:
+        made = self.storage.create_volume(name=self.name("volume"), size=1, **options)
+        self.wait_volume(made.id)
+        return made.id
+
+    def create_snapshot(self, volume_id) -> str:
+        made = self.storage.create_snapshot(name=self.name("snapshot"), volume_id=volume_id)
+        self.wait(self.storage.get_snapshot, made.id)
+        return made.id
+
+    def drop_volume(self, volume_id, cascade=False):
+        self.storage.delete("/volumes/" + volume_id, params={"cascade": cascade}
+                            ).raise_for_status()
+        self.wait_gone(self.storage.find_volume, volume_id)
+
+    # -- waiting
+
+    def wait(self, get, item_id, status="available"):
+        """Wait until ``get(item_id)`` is in a status; raises AssertionError where it fails."""
+        seen = []
+
+        def is_so():
+            item = get(item_id)
+            seen[:] = [item]
+            assert not item.status.startswith("error"), "%s is in status %s" % (
+                item_id, item.status)
+            return item.status == status
+
+        wait_until(is_so, _TIMEOUT, lambda: "%s to be %s; it is %s" % (
+            item_id, status, seen[0].status))
+        return seen[0]
+
+    def wait_volume(self, volume_id, status="available"):
+        return self.wait(self.storage.get_volume, volume_id, status)
+
+    def wait_moved(self, volume_id, host):
+        """Wait until a migration or retyping to ``host`` has ended; the volume."""
+        def is_over():
+            volume = self.storage.get_volume(volume_id)
+            assert not volume.status.startswith("error"), volume.status
+            assert volume.migration_status != "error", "the migration failed"
+            return volume.status == "available" and \
+                volume.migration_status in (None, "success") and \
+                volume.host == host and volume
+
+        return wait_until(is_over, _TIMEOUT, "volume %s to be moved" % volume_id)
+
+    def wait_settled(self, quiet=10):
+        """Wait until nothing is in progress; what a service that was killed had begun may be
+        for ever, so until nothing has changed for ``quiet`` seconds."""
+        seen, since = None, time.monotonic()
+
+        def is_settled():
+            nonlocal seen, since
+            now = {item.id: item.status for items in (
+                self.storage.volumes(all_projects=True),
+                self.storage.snapshots(all_projects=True)) for item in items}
+            if now != seen:
+                seen, since = now, time.monotonic()
+            return not any(status.endswith("ing") for status in now.values()) or \
+                time.monotonic() - since > quiet
+
+        wait_until(is_settled, _TIMEOUT, lambda: "all to settle; it is %s" % seen)
+
+    def wait_gone(self, find, item_id):
+        def is_gone():
+            item = find(item_id, ignore_missing=True)
+            assert item is None or not item.status.startswith("error"), item.status
+            return item is None
+
+        wait_until(is_gone, _TIMEOUT, "%s to be gone" % item_id)
+
+    # -- deleting
+
+    def delete_volume(self, *ids):
+        self.openstack("volume", "delete", *ids)
+        for volume_id in ids:
+            self.wait_gone(self.storage.find_volume, volume_id)
+
+    def delete_snapshot(self, *ids):
+        self.openstack("volume", "snapshot", "delete", *ids)
+        for snapshot_id in ids:
+            self.wait_gone(self.storage.find_snapshot, snapshot_id)
+
+    def drop_all(self):
+        """Delete all volumes, also those that Cinder keeps for itself, in whatever state."""
+        for snapshot in self.storage.snapshots(details=True, all_projects=True):
+            self._force("/snapshots/" + snapshot.id, "available")
+            self.storage.delete_snapshot(snapshot)
+            self.wait_gone(self.storage.find_snapshot, snapshot.id)
+        for volume in list(self.storage.volumes(details=True, all_projects=True)):
+            self._force("/volumes/" + volume.id, "error")
+            self.storage.delete_volume(volume)
+            self._wait_volume_gone(volume.id)
+
+    def _force(self, path, status):
+        self.storage.post(path + "/action", json={"os-reset_status": {"status": status}})
+
+    def _wait_volume_gone(self, volume_id):
+        wait_until(lambda: self.storage.get("/volumes/" + volume_id).status_code == 404,
+                   _TIMEOUT, "volume %s to be gone" % volume_id)
+
+    def clear_leftovers(self):
+        """Have the driver's periodic clean-up done now, and not when its time comes."""
+        leftovers.remove(self.client, 0)
+
+    # -- the bytes
+
+    def vdis(self) -> set:
+        """(name, tag) of all VDIs and snapshots."""
+        return {(header.name, header.tag) for header in self.client.list_vdis()}
+
+    def open(self, volume_id):
+        """A volume as a virtual machine sees it, to be used as a context manager."""
+        volume = self.storage.get_volume(volume_id)
+        return self.client.open_vdi("volume-" + (volume.migration_id or volume_id), lock=False)
+
+    def write(self, volume_id, offset, data):
+        with self.open(volume_id) as vdi:
+            vdi.pwrite(offset, data)
+
+    def read(self, volume_id, offset=0, length=None) -> bytes:
+        with self.open(volume_id) as vdi:
+            return vdi.pread(offset, vdi.size if length is None else length)
+
+    def size(self, volume_id) -> int:
+        with self.open(volume_id) as vdi:
+            return vdi.size

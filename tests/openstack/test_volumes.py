@@ -1,0 +1,332 @@
+"""Volumes in sheep, by way of the real Cinder."""
+
+import itertools
+import random
+import subprocess
+
+import pytest
+
+from tests.functional.harness import wait_until
+from tests.openstack.cinder import GREEN, THREADS, TWO_COPIES
+from tests.openstack.flow import Flow
+from tests.openstack.keystone import VOLUME_API
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+def noise(size, seed=0):
+    return random.Random(seed).randbytes(size)
+
+
+@pytest.fixture
+def flow(cloud):
+    """Nothing is left in sheep when a test has deleted what it made."""
+    flow = Flow(cloud)
+    before = flow.vdis()
+    yield flow
+    assert flow.vdis() == before
+
+
+@pytest.fixture(scope="module")
+def raw_file(tmp_path_factory):
+    """64 MiB, of which 9 are data."""
+    path = tmp_path_factory.mktemp("images") / "disk.raw"
+    with path.open("wb") as file:
+        file.write(noise(5 * MIB))
+        file.seek(60 * MIB)
+        file.write(noise(4 * MIB, 1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def qcow2_file(raw_file):
+    path = raw_file.with_suffix(".qcow2")
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw_file, path], check=True)
+    return path
+
+
+@pytest.mark.parametrize("volume_type", [GREEN, THREADS])
+def test_volume_and_snapshots(flow, volume_type):
+    first, second = noise(5 * MIB, 2), noise(3 * MIB, 3)
+    volume = flow.volume("--type", volume_type)
+    assert flow.size(volume) == GIB
+    flow.write(volume, 3 * MIB, first)
+    snapshot = flow.snapshot(volume)
+    flow.write(volume, 4 * MIB, second)
+    flow.openstack("volume", "set", "--size", 2, volume)
+    flow.wait_volume(volume)
+    assert flow.size(volume) == 2 * GIB
+    flow.write(volume, 2 * GIB - MIB, second[:MIB])
+
+    from_snapshot = flow.volume("--snapshot", snapshot, size=3)
+    assert flow.size(from_snapshot) == 3 * GIB
+    assert flow.read(from_snapshot, 3 * MIB, len(first)) == first
+    from_volume = flow.volume("--source", volume, size=2)
+    assert flow.read(from_volume, 4 * MIB, len(second)) == second
+    assert flow.read(from_volume, 2 * GIB - MIB, MIB) == second[:MIB]
+    # They are apart from one another now.
+    flow.write(from_volume, 4 * MIB, first[:MIB])
+    flow.write(from_snapshot, 3 * MIB, second[:MIB])
+    assert flow.read(volume, 4 * MIB, len(second)) == second
+
+    last = flow.snapshot(volume)
+    flow.write(volume, 4 * MIB, first)
+    flow.openstack("volume", "revert", last)
+    flow.wait_volume(volume)
+    assert flow.read(volume, 4 * MIB, len(second)) == second
+    assert flow.size(volume) == 2 * GIB
+
+    flow.delete_snapshot(last, snapshot)
+    flow.delete_volume(volume)
+    assert flow.read(from_snapshot, 3 * MIB + MIB, len(first) - MIB) == first[MIB:]
+    assert flow.read(from_volume, 5 * MIB, len(second) - MIB) == second[MIB:]
+    flow.delete_volume(from_volume, from_snapshot)
+
+
+@pytest.mark.parametrize("volume_type, upload_format", [(GREEN, "raw"), (THREADS, "qcow2")])
+def test_image_to_volume_to_image(flow, raw_file, tmp_path, volume_type, upload_format):
+    data = raw_file.read_bytes()
+    image = flow.image(raw_file)
+    volume = flow.volume("--image", image, "--type", volume_type)
+    with flow.open(volume) as vdi:
+        header = vdi.header
+    assert header.parent_vdi_id == flow.client.lookup("image-" + image, "snap").vdi_id
+    assert flow.size(volume) == GIB
+    assert flow.read(volume, 0, len(data)) == data
+    assert flow.read(volume, len(data), MIB) == bytes(MIB)
+    assert flow.storage.get_volume(volume).is_bootable
+
+    flow.write(volume, MIB, noise(MIB, 5))
+    expected = data[:MIB] + noise(MIB, 5) + data[2 * MIB:]
+    answer = flow.openstack("image", "create", "--volume", volume, "--disk-format",
+                            upload_format, flow.name("image"))
+    uploaded = answer.get("image_id") or answer["id"]
+    flow.wait(flow.images.get_image, uploaded, "active")
+    flow.wait_volume(volume)
+    saved, raw = tmp_path / "saved", tmp_path / "raw"
+    flow.openstack("image", "save", "--file", saved, uploaded)
+    subprocess.run(["qemu-img", "convert", "-f", upload_format, "-O", "raw", saved, raw],
+                   check=True)
+    assert raw.stat().st_size == GIB
+    with raw.open("rb") as file:
+        assert file.read(len(data)) == expected
+        while rest := file.read(64 * MIB):
+            assert rest == bytes(len(rest))
+    flow.delete_volume(volume)
+    flow.openstack("image", "delete", image, uploaded)
+
+
+def test_qcow2_to_volume(flow, raw_file, qcow2_file):
+    image = flow.image(qcow2_file, "qcow2")
+    volume = flow.volume("--image", image)
+    assert flow.read(volume, 0, 64 * MIB) == raw_file.read_bytes()
+    # Cinder keeps the converted image, and clones it the next time.
+    again = flow.volume("--image", image)
+    assert flow.read(again, 0, 64 * MIB) == raw_file.read_bytes()
+    flow.delete_volume(volume, again)
+    flow.openstack("image", "delete", image)
+    flow.drop_all()
+
+
+def test_retype(flow):
+    data = noise(6 * MIB, 4)
+    volume = flow.volume("--type", GREEN)
+    flow.write(volume, 2 * MIB, data)
+    for volume_type, copies, host in ((TWO_COPIES, 2, "loopback@green#copies-2"),
+                                      (THREADS, 3, "loopback@threads#copies-3"),
+                                      (GREEN, 3, "loopback@green#copies-3")):
+        flow.openstack("volume", "set", "--type", volume_type, "--retype-policy", "on-demand",
+                       volume)
+        assert flow.wait_moved(volume, host).volume_type == volume_type
+        with flow.open(volume) as vdi:
+            assert vdi.header.nr_copies == copies
+        assert flow.read(volume, 2 * MIB, len(data)) == data
+    flow.delete_volume(volume)
+
+
+@pytest.mark.parametrize("options", [[], ["--force-host-copy"]], ids=["driver", "host"])
+def test_migrate(flow, options):
+    """By the driver, which copies nothing inside a cluster, and by Cinder, which copies all."""
+    volume_type = flow.name("anywhere")
+    flow.openstack("volume", "type", "create", "--property", "sheepdog_copy_policy=3",
+                   volume_type)
+    volume = flow.volume("--type", volume_type)
+    data = noise(6 * MIB, 4)
+    flow.write(volume, 2 * MIB, data)
+    there = {"loopback@green#copies-3": "loopback@threads#copies-3",
+             "loopback@threads#copies-3": "loopback@green#copies-3"}
+    target = there[flow.storage.get_volume(volume).host]
+    flow.openstack("volume", "migrate", *options, "--host", target, volume)
+    assert flow.wait_moved(volume, target).host == target
+    assert flow.read(volume, 2 * MIB, len(data)) == data
+    flow.delete_volume(volume)
+    flow.openstack("volume", "type", "delete", volume_type)
+
+
+def test_manage_and_unmanage(flow):
+    data = noise(MIB, 6)
+    flow.client.create_vdi("foreign", GIB)
+    with flow.client.open_vdi("foreign") as vdi:
+        vdi.pwrite(5 * MIB, data)
+        vdi.snapshot("old")
+    volume = flow.openstack(
+        "volume", "create", "--host", "loopback@green#copies-3", "--type", GREEN,
+        "--non-bootable", "--remote-source", "source-name=foreign", flow.name("managed"))["id"]
+    assert flow.wait_volume(volume).size == 1
+    snapshot = flow.openstack(
+        "volume", "snapshot", "create", "--volume", volume, "--remote-source",
+        "source-name=old", flow.name("snapshot"))["id"]
+    flow.wait(flow.storage.get_snapshot, snapshot)
+    copy = flow.volume("--snapshot", snapshot)
+    assert flow.read(copy, 5 * MIB, len(data)) == data
+    flow.delete_volume(copy)
+    flow.openstack("volume", "snapshot", "delete", "--remote", snapshot)
+    flow.wait_gone(flow.storage.find_snapshot, snapshot)
+    flow.openstack("volume", "delete", "--remote", volume)
+    flow.wait_gone(flow.storage.find_volume, volume)
+    with flow.client.open_vdi("foreign", "old") as vdi:
+        assert vdi.pread(5 * MIB, len(data)) == data
+    flow.client.delete_vdi("foreign", "old")
+    flow.client.delete_vdi("foreign")
+
+
+def test_group_snapshot(flow):
+    group_type = flow.name("group-type")
+    flow.openstack("volume", "group", "type", "create", group_type)
+    flow.openstack("volume", "group", "type", "set", "--property",
+                   "consistent_group_snapshot_enabled=<is> True", group_type)
+    group = flow.openstack("volume", "group", "create", "--volume-group-type", group_type,
+                           "--volume-type", GREEN, "--name", flow.name("group"))["id"]
+    flow.wait(flow.storage.get_group, group)
+    volumes = [flow.volume("--type", GREEN) for _ in range(2)]
+    flow.storage.put("/groups/" + group, json={"group": {"add_volumes": ",".join(volumes)}},
+                     microversion=VOLUME_API).raise_for_status()
+    flow.wait(flow.storage.get_group, group)
+    for number, volume in enumerate(volumes):
+        flow.write(volume, MIB, noise(MIB, number))
+    snapshot = flow.openstack("volume", "group", "snapshot", "create", group)["id"]
+    flow.wait(flow.storage.get_group_snapshot, snapshot)
+    for volume in volumes:
+        flow.write(volume, MIB, bytes(MIB))
+    copies = {}
+    for part in flow.storage.snapshots(details=True):
+        if part.group_snapshot_id == snapshot:
+            copies[part.volume_id] = flow.volume("--snapshot", part.id)
+    assert [flow.read(copies[volume], MIB, MIB) for volume in volumes] == \
+        [noise(MIB, number) for number in range(2)]
+    flow.delete_volume(*copies.values())
+    flow.openstack("volume", "group", "snapshot", "delete", snapshot)
+    flow.wait_gone(flow.storage.find_group_snapshot, snapshot)
+    flow.openstack("volume", "group", "delete", "--force", group)
+    for volume in volumes:
+        flow.wait_gone(flow.storage.find_volume, volume)
+    flow.openstack("volume", "group", "type", "delete", group_type)
+
+
+@pytest.mark.parametrize("order", itertools.permutations(("image", "volume", "clone")),
+                         ids=" ".join)
+def test_deleting_in_every_order(flow, raw_file, order):
+    """An image, a volume from it with a snapshot, and a volume from that snapshot."""
+    data = raw_file.read_bytes()
+    image = flow.images.create_image(
+        flow.name("image"), filename=str(raw_file), disk_format="raw", container_format="bare",
+        allow_duplicates=True).id
+    volume = flow.create(image_id=image)
+    clone = flow.create(snapshot_id=flow.create_snapshot(volume))
+    deletions = {
+        "image": lambda: flow.images.delete_image(image),
+        "volume": lambda: flow.drop_volume(volume, cascade=True),
+        "clone": lambda: flow.drop_volume(clone),
+    }
+    alive = {"volume": volume, "clone": clone}
+    for victim in order:
+        deletions[victim]()
+        alive.pop(victim, None)
+        for volume_id in alive.values():
+            assert flow.read(volume_id, 0, len(data)) == data
+
+
+def test_backup_and_restore(flow):
+    data = noise(9 * MIB, 7)
+    volume = flow.volume()
+    flow.write(volume, 6 * MIB, data)
+    backups = [flow.backup(volume)]
+    flow.write(volume, 10 * MIB, data[:MIB])
+    backups.append(flow.backup(volume, "--incremental"))
+    for backup, expected in zip(backups, (data, data[:4 * MIB] + data[:MIB] + data[5 * MIB:])):
+        target = flow.volume()
+        flow.write(target, 100 * MIB, b"in the way")
+        flow.openstack("volume", "backup", "restore", "--force", backup, target)
+        flow.wait(flow.storage.get_backup, backup)
+        flow.wait_volume(target)
+        assert flow.read(target, 6 * MIB, len(data)) == expected
+        assert flow.read(target, 100 * MIB, 10) == bytes(10)
+        flow.delete_volume(target)
+    for backup in reversed(backups):
+        flow.openstack("volume", "backup", "delete", backup)
+        flow.wait_gone(flow.storage.find_backup, backup)
+    flow.delete_volume(volume)
+    flow.clear_leftovers()
+
+
+# -- faults
+
+
+@pytest.fixture
+def dense_file(tmp_path):
+    """96 MiB of data, which take a while."""
+    path = tmp_path / "dense.raw"
+    path.write_bytes(noise(96 * MIB, 8))
+    return path
+
+
+def test_a_sheep_dies_while_a_volume_is_created(flow, sheep, dense_file, tmp_path):
+    """An image in a format that has to be converted, and the sheep that Cinder talks to."""
+    qcow2 = tmp_path / "dense.qcow2"
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", dense_file, qcow2], check=True)
+    image = flow.image(qcow2, "qcow2")
+    volume = flow.volume("--image", image, wait=False)
+    wait_until(lambda: ("volume-" + volume, "") in flow.vdis(), 60, "the VDI to be there")
+    sheep.kill(0)
+    flow.wait_volume(volume)
+    assert flow.read(volume, 0, 96 * MIB) == dense_file.read_bytes()
+    flow.drop_all()
+    flow.openstack("image", "delete", image)
+
+
+@pytest.mark.parametrize("backend", [GREEN, THREADS])
+def test_cinder_volume_is_killed(flow, dense_file, tmp_path, backend):
+    """In the middle of several operations at a time: what they were for can be deleted, and
+    then nothing of it is left."""
+    qcow2 = tmp_path / "dense.qcow2"
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", dense_file, qcow2], check=True)
+    image = flow.images.create_image(
+        flow.name("image"), filename=str(qcow2), disk_format="qcow2", container_format="bare",
+        allow_duplicates=True)
+    parents = [flow.create(volume_type=backend) for _ in range(5)]
+    snapshot = flow.create_snapshot(parents[0])
+    for parent in parents:
+        flow.write(parent, 0, noise(32 * MIB))
+    storage = flow.storage
+    new = {"volume_type": backend, "size": 1}
+    storage.create_volume(image_id=image.id, **new)
+    storage.create_volume(source_volume_id=parents[0], **new)
+    storage.create_volume(snapshot_id=snapshot, **new)
+    storage.create_volume(**new)
+    storage.extend_volume(parents[1], 2)
+    storage.create_snapshot(volume_id=parents[2])
+    storage.upload_volume_to_image(parents[3], flow.name("upload"), disk_format="raw",
+                                   container_format="bare")
+    storage.delete_volume(parents[4])
+    daemon = flow.cloud.cinder.volume[backend]
+    daemon.kill()
+    daemon.start()
+    flow.cloud.cinder.wait_reported(storage, backend)
+    # Requests that it had not taken up yet are served in their order, before this one.
+    flow.create(volume_type=backend)
+    flow.wait_settled()
+    flow.drop_all()
+    for image in list(flow.images.images()):
+        flow.images.delete_image(image)
+    flow.clear_leftovers()
