@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.functional.harness import SheepCluster
+from tests.functional.tgt import tgtd  # noqa: F401 - a fixture
 from tests.functional.zookeeper_server import zookeeper  # noqa: F401 - a fixture
 
 RUNTIMES = ("eventlet", "threading")

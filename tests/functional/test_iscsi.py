@@ -32,13 +32,6 @@ HOST_A = "iqn.1993-08.org.debian:01:a"
 
 
 @pytest.fixture
-def tgtd(tmp_path):
-    daemon = Tgtd(tmp_path)
-    yield daemon
-    daemon.close()
-
-
-@pytest.fixture
 def cluster(make_cluster):
     """One sheep, whose clients tgtd and we are."""
     return make_cluster(nodes=1, copies=1, settings={"sync": False})
@@ -292,10 +285,11 @@ def test_scsi_conformance(client, targets, tgtd, disk, tmp_path):
 
 
 def failures(disk) -> set:
-    done = subprocess.run(["iscsi-test-cu", "--dataloss", "--normal", disk.url], text=True,
-                          capture_output=True, errors="replace", timeout=400)
+    # The other families hold the same tests once more.
+    done = subprocess.run(["iscsi-test-cu", "--dataloss", "--normal", "--test=ALL", disk.url],
+                          text=True, capture_output=True, errors="replace", timeout=400)
     ran = re.search(r"tests +(\d+) +(\d+) +(\d+)", done.stdout)
-    assert ran and int(ran[3]) > 500, done.stdout[-2000:] + done.stderr[-2000:]
+    assert ran and int(ran[3]) > 200, done.stdout[-2000:] + done.stderr[-2000:]
     return set(re.findall(r"Suite (\w+, Test \S+) had failures", done.stdout))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from sheepstack.client import VdiLocked
 from tests.functional.client_behaviour import MIB, OBJECT, noise
-from tests.functional.tgt import BLOCK, MISSING, Tgtd, Writer, short_port
+from tests.functional.tgt import BLOCK, MISSING, Writer, short_port
 
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason="not installed: %s" % ", ".join(MISSING)),
@@ -14,13 +14,6 @@ pytestmark = [
 ]
 
 SIZE = 32 * MIB
-
-
-@pytest.fixture
-def tgtd(tmp_path):
-    daemon = Tgtd(tmp_path)
-    yield daemon
-    daemon.close()
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ import subprocess
 import tempfile
 import threading
 
+import pytest
+
 from sheepstack.export.iscsi import Tgtd as Control
 from tests.functional.harness import HOST, free_port, start, wait_until
 
@@ -136,6 +138,13 @@ class Tgtd:
     def close(self):
         self.kill()
         shutil.rmtree(self._short)
+
+
+@pytest.fixture
+def tgtd(tmp_path):
+    daemon = Tgtd(tmp_path)
+    yield daemon
+    daemon.close()
 
 
 class Disk:
