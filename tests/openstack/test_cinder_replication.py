@@ -1,12 +1,16 @@
 """Replication of volumes to a second cluster, with Cinder's objects, on real sheep."""
 
+import pathlib
+import re
+
 import pytest
 
 pytest.importorskip("cinder", reason="Cinder is not installed: run make openstack")
 
 from cinder import exception  # noqa: E402
+from cinder.volume import driver as base_driver  # noqa: E402
 
-from cinder_driver import names  # noqa: E402
+from cinder_driver import backend, names  # noqa: E402
 from sheepstack.client import NoSuchVdi  # noqa: E402
 from tests.functional.harness import SheepCluster, wait_until  # noqa: E402
 from tests.openstack import cinder_objects  # noqa: E402
@@ -167,3 +171,18 @@ def test_planned_failover_loses_nothing(make, first, second):
     assert driver.failover(None, [new], "second")[0] == "second"
     driver.failover_completed(None, "second")
     assert read(second.client(), new.name, 0, 6) == b"latest"
+
+
+def test_the_line_of_the_documentation_is_understood():
+    """As Cinder reads it from its file."""
+    page = pathlib.Path(__file__).parents[2] / "doc" / "source" / "cinder.rst"
+    line, = re.findall(r"replication_device = (.*)", page.read_text())
+    option, = [option for option in base_driver.volume_opts if option.name == "replication_device"]
+    device = option.type(line)
+    device.pop("auth_key_file")
+    target, = backend.replication_targets([device])
+    assert (target.name, target.addresses) == (
+        "second", ("203.0.113.11:7000", "203.0.113.12:7000"))
+    for wrong in ({"backend_id": "x"}, {**device, "colour": "red"}):
+        with pytest.raises(exception.InvalidConfigurationValue):
+            backend.replication_targets([wrong])
