@@ -1,10 +1,11 @@
 """Volumes on a second cluster: what changed between two snapshots is shipped there.
 
-A VDI that is replicated has an attribute that says so.  At each shipment a snapshot is taken
-of it, and then everything between the last snapshot that both clusters have and this one is
-made up for at the target, snapshot after snapshot, in their order.  The target's working VDI
-counts only as of its latest snapshot: a shipment that did not come to its end is undone by
-rolling back to that.
+A VDI that is replicated has an attribute that says whether it serves or is a replica; what serves
+is never shipped to, except where it is to take over again.  At each shipment a snapshot is
+taken of what serves, and then everything between the last snapshot that both clusters have and
+this one is made up for at the target, snapshot after snapshot, in their order.  The target's
+working VDI counts only as of its latest snapshot: a shipment that did not come to its end is
+undone by rolling back to that.
 """
 
 import contextlib
@@ -21,7 +22,8 @@ from sheepstack.client import (
 
 LOG = logging.getLogger(__name__)
 
-_ATTRIBUTE = "cinder-replicated"
+_ROLE = "cinder-replication"
+_SERVES, _REPLICA = b"serves", b"replica"
 
 
 class Replication:
@@ -58,7 +60,7 @@ class Replication:
 
     def begin(self, source, vdi):
         """Have a VDI replicated from now on."""
-        self.cluster(source).setattr(vdi, _ATTRIBUTE, b"1")
+        self.cluster(source).setattr(vdi, _ROLE, _SERVES)
 
     def forget(self, source, vdi):
         """Remove what there is of a VDI that was deleted, as far as targets can be reached."""
@@ -68,13 +70,6 @@ class Replication:
             except SheepError as error:
                 LOG.warning("The replica of %s is left at %s: %s", vdi, backend.name, error)
 
-    @staticmethod
-    def _is_marked(cluster, vdi):
-        try:
-            return bool(cluster.getattr(vdi, _ATTRIBUTE))
-        except (NoSuchAttribute, NoSuchVdi):
-            return False
-
     # -- shipping
 
     def ship(self, source):
@@ -82,58 +77,75 @@ class Replication:
         cluster = self.cluster(source)
         vdis = {header.name for header in cluster.list_vdis() if not header.is_snapshot}
         for vdi in sorted(vdis):
-            if self._is_marked(cluster, vdi):
+            if _role(cluster, vdi) == _SERVES:
                 for target in self.targets:
                     try:
-                        self.ship_one(source, target, vdi)
+                        with _locked(vdi):
+                            self._ship_one(source, target, vdi)
                     except NoSuchVdi:
                         LOG.debug("%s was deleted meanwhile", vdi)
                     except (SheepError, ValueError) as error:
                         LOG.error("%s is not replicated to %s: %s", vdi, target.name, error)
 
-    def ship_one(self, source, target, vdi):
-        """Bring a VDI up to date at ``target``; raises SheepError."""
+    def _ship_one(self, source, target, vdi, hand_over=False):
         ours, theirs = self.cluster(source), self.cluster(target)
-        with coordination.COORDINATOR.get_lock("sheepdog-replication-" + vdi):
-            ours.snapshot(vdi, "%s%d" % (names.REPLICA, time.time_ns()))
-            snapshots = _snapshots(ours, vdi)
-            there = {header.tag for header in _snapshots(theirs, vdi)}
-            known = [header for header in snapshots if header.tag in there]
-            last = known[-1] if known else None
-            self._prepare(theirs, vdi, snapshots[-1], last)
-            for header in snapshots:
-                if last is None or header.snap_id > last.snap_id:
-                    _make_up_for(ours, theirs, vdi, last, header)
-                    last = header
-            _drop_others(ours, theirs, vdi, {header.tag for header in snapshots}, last.tag)
-
-    @staticmethod
-    def _prepare(cluster, vdi, header, last):
-        """Have a VDI at the target that is equal to the snapshot ``last``, or empty."""
-        with contextlib.suppress(VdiExists):
-            cluster.create_vdi(vdi, header.vdi_size, block_size_shift=header.block_size_shift)
-        cluster.setattr(vdi, _ATTRIBUTE, b"1")
-        if last is not None:
-            _roll_back(cluster, vdi, last.tag)
+        if _role(theirs, vdi) == _SERVES and not hand_over:
+            LOG.info("%s serves at %s by now", vdi, target.name)
+            return
+        ours.snapshot(vdi, "%s%d" % (names.REPLICA, time.time_ns()))
+        snapshots = _snapshots(ours, vdi)
+        there = {header.tag for header in _snapshots(theirs, vdi)}
+        known = [header for header in snapshots if header.tag in there]
+        last = known[-1] if known else None
+        _prepare(theirs, vdi, snapshots[-1], last)
+        for header in snapshots:
+            if last is None or header.snap_id > last.snap_id:
+                _make_up_for(ours, theirs, vdi, last, header)
+                last = header
+        _drop_others(ours, theirs, vdi, {header.tag for header in snapshots}, last.tag)
 
     # -- changing over
 
     def hand_over(self, source, target, vdi):
-        """Have a VDI ready at ``target``, as new as can be.  Raises SheepError.
+        """Have a VDI serve at ``target``, as new as can be.  Raises SheepError.
 
         Where ``source`` still answers, nothing is lost; else what came after the last shipment.
         """
-        try:
-            self.ship_one(source, target, vdi)
-        except ClusterUnreachable:
-            if target == self.main:
-                raise
         cluster = self.cluster(target)
-        replicas = [header for header in _snapshots(cluster, vdi)
-                    if header.tag.startswith(names.REPLICA)]
-        if not replicas:
-            raise NoSuchTag("%s was never shipped to %s" % (vdi, target.name))
-        _roll_back(cluster, vdi, replicas[-1].tag)
+        with _locked(vdi):
+            try:
+                self._ship_one(source, target, vdi, hand_over=True)
+                self.cluster(source).setattr(vdi, _ROLE, _REPLICA)
+            except ClusterUnreachable:
+                if target == self.main:
+                    raise
+            replicas = [header for header in _snapshots(cluster, vdi)
+                        if header.tag.startswith(names.REPLICA)]
+            if not replicas:
+                raise NoSuchTag("%s was never shipped to %s" % (vdi, target.name))
+            _roll_back(cluster, vdi, replicas[-1].tag)
+            cluster.setattr(vdi, _ROLE, _SERVES)
+
+
+def _locked(vdi):
+    """One shipment of a VDI at a time, by whichever host."""
+    return coordination.COORDINATOR.get_lock("sheepdog-replication-" + vdi)
+
+
+def _role(cluster, vdi):
+    try:
+        return cluster.getattr(vdi, _ROLE)
+    except (NoSuchAttribute, NoSuchVdi):
+        return None
+
+
+def _prepare(cluster, vdi, header, last):
+    """Have a VDI at the target that is equal to the snapshot ``last``, or empty."""
+    with contextlib.suppress(VdiExists):
+        cluster.create_vdi(vdi, header.vdi_size, block_size_shift=header.block_size_shift)
+    cluster.setattr(vdi, _ROLE, _REPLICA)
+    if last is not None:
+        _roll_back(cluster, vdi, last.tag)
 
 
 def _snapshots(cluster, vdi):

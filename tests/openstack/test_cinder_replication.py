@@ -164,13 +164,22 @@ def test_background_failover_and_failback(make, first, second):
 
 
 def test_planned_failover_loses_nothing(make, first, second):
-    driver = make()
+    """Even where another cinder-volume of the cluster has not heard of it yet."""
+    driver, late = make(), make()
     new = volume(pool="copies-1", specs=REPLICATED)
     driver.create_volume(new)
     write(first.client(), new.name, 0, b"latest")
     assert driver.failover(None, [new], "second")[0] == "second"
-    driver.failover_completed(None, "second")
     assert read(second.client(), new.name, 0, 6) == b"latest"
+    driver.failover_completed(None, "second")
+    write(second.client(), new.name, 0, b"served")
+    late._replicate()
+    driver._replicate()
+    assert read(second.client(), new.name, 0, 6) == b"served"
+    assert driver.failover(None, [new], "default")[0] == "default"
+    driver.failover_completed(None, "")
+    late._replicate()
+    assert read(first.client(), new.name, 0, 6) == b"served"
 
 
 def test_the_line_of_the_documentation_is_understood():
