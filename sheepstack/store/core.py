@@ -122,6 +122,11 @@ class Core:
             deferral.gate.wait()
             self.drain(deferral)
 
+    def finish_submitted(self):
+        """Returns when all that was submitted before is applied."""
+        for oid in list(self.deferred):
+            self.exists(oid)
+
     def open(self, oid) -> ObjectFile:
         """As find(); the stripe is held and nothing is deferred, or the caller drains."""
         file = self.files.find(oid)

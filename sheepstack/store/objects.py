@@ -410,11 +410,16 @@ class ObjectStore:
         return len(self._core.index)
 
     def oids(self):
-        """Iterates over the ids of all objects; the store may change meanwhile."""
+        """Iterates over the ids of all objects; the store may change meanwhile.
+
+        Those whose creation was called for before are among them, and so waited for.
+        """
+        self._core.finish_submitted()
         return iter(self._core.index)
 
     def oids_in(self, arcs):
-        """Iterates over the ids in ``arcs`` of the ring: see OidSet.in_arcs()."""
+        """As oids(), over those in ``arcs`` of the ring: see OidSet.in_arcs()."""
+        self._core.finish_submitted()
         return self._core.index.in_arcs(arcs)
 
     # Objects of earlier epochs

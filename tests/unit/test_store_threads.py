@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 import unittest
+from unittest import mock
 
-from sheepstack.store import NoObject, StoreError
+from sheepstack.placement.ring import RING_SIZE
+from sheepstack.store import NoObject, StoreError, journal
 from tests.unit import store_workload as workload
 from tests.unit.store_case import MODES, StoreTestCase, call
 
@@ -159,6 +161,29 @@ class ThreadsTest(StoreTestCase):
             for oid in list(store.oids()):
                 call(store.remove, oid)
             store.close()
+
+    def test_a_list_has_what_is_still_on_its_way_to_the_disk(self):
+        """Else, when the map changes, what does not belong here any more would stay."""
+        store = self.open(True)
+        call(store.create, OID, BLOCK, 0, b"")
+        flushing, go_on = threading.Event(), threading.Event()
+        write_and_flush = journal._write_and_flush
+
+        def slow(*arguments):
+            flushing.set()
+            go_on.wait(60)
+            write_and_flush(*arguments)
+
+        with mock.patch.object(journal, "_write_and_flush", slow):
+            store.create(OID + 1, BLOCK, 0, b"new", lambda error: None)
+            self.assertTrue(flushing.wait(60))
+            lists = []
+            reader = threading.Thread(target=lambda: lists.extend(
+                [set(store.oids()), set(store.oids_in([(0, RING_SIZE)]))]))
+            reader.start()
+            go_on.set()
+            reader.join(60)
+        self.assertEqual([{OID, OID + 1}] * 2, lists)
 
     def test_everything_at_once_comes_to_an_end(self):
         store = self.open(True)
