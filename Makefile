@@ -79,6 +79,7 @@ thrash: test-venv
 
 bench: venv
 	@PYTHON=$(PYTHON) tools/packages.sh bench
+	@PYTHON=$(PYTHON) tools/venv.sh $(VENV) bench
 	@$(PY) -m benchmarks $(if $(PEER),--peer $(PEER)) $(if $(QEMU_IMG),--qemu-img $(QEMU_IMG)) $(ARGS)
 
 lint: test-venv

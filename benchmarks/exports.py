@@ -1,10 +1,12 @@
-"""Rows of VDIs that are exported over NBD and iSCSI, beside a raw file through the same server.
+"""Rows of VDIs that are exported over NBD and iSCSI and mounted, beside a raw file through the
+same server.
 
 The file lies where our sheep have their stores, in the kernel's cache, and in one copy: a
 ratio says what the cluster costs behind a server, not what another server would do better.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -23,6 +25,7 @@ SHAPES = ((4 * KIB, 1), (4 * KIB, 32), (64 * KIB, 8), (4 * MIB, 4))
 _NAME = "iqn.2026-11.org.sheepstack.bench:disk"
 _COMPLETED = re.compile(r"Run completed in ([0-9.]+) seconds")
 _SHEEP_NBD = pathlib.Path(sys.executable).with_name("sheep-nbd")
+_SHEEPFS = _SHEEP_NBD.with_name("sheepfs")
 
 
 def measure(table, ours, settings, directory):
@@ -34,11 +37,8 @@ def measure(table, ours, settings, directory):
         for _ in range(0, settings.span, MIB):
             raw.write(os.urandom(MIB))
     try:
-        for server in (_nbd, _iscsi):
-            missing = [word for word in _NEEDS[server] if not shutil.which(
-                word, path=_PATH)]
-            if server is _iscsi and os.geteuid() != 0:
-                missing.append("root's rights")
+        for server in (_nbd, _iscsi, _sheepfs):
+            missing = _missing_for(server)
             if missing:
                 table.say("no rows over %s: %s is missing" % (
                     server.__name__.strip("_"), ", ".join(missing)))
@@ -48,6 +48,18 @@ def measure(table, ours, settings, directory):
                     _measure_program(table, server.__name__.strip("_"), program, urls, settings)
     finally:
         ours.client.delete_vdi(name)
+
+
+def _missing_for(server):
+    missing = [word for word in _NEEDS[server] if not shutil.which(word, path=_PATH)]
+    if server is _iscsi and os.geteuid() != 0:
+        missing.append("root's rights")
+    if server is _sheepfs:
+        if importlib.util.find_spec("mfusepy") is None:
+            missing.append("mfusepy")
+        if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            missing.append("/dev/fuse")
+    return missing
 
 
 def _measure_program(table, server, program, urls, settings):
@@ -83,10 +95,12 @@ def _qemu(url, row, settings):
 
 def _fio(url, row, settings):
     side = "write" if row.write else "read"
+    engine = ["--ioengine=nbd", "--uri=" + url] if "://" in url else [
+        "--ioengine=libaio", "--direct=1", "--filename=" + url]
 
     def run():
         printed = _output([
-            "fio", "--name=bench", "--ioengine=nbd", "--uri=" + url, "--rw=" + side,
+            "fio", "--name=bench", *engine, "--rw=" + side,
             "--bs=%d" % row.size, "--iodepth=%d" % row.depth, "--size=%d" % settings.span,
             "--time_based", "--runtime=%gs" % settings.seconds, "--output-format=json"])
         return json.loads(printed[printed.index("{"):])["jobs"][0][side]["iops"]
@@ -135,6 +149,26 @@ def _iscsi(ours, name, file, directory):
                for target in (_NAME, _NAME + "-raw")]
 
 
+@contextlib.contextmanager
+def _sheepfs(ours, name, file, directory):
+    vdis, files = pathlib.Path(directory) / "mounted-vdis", pathlib.Path(directory) / "mounted"
+    with _mount([_SHEEPFS, "-f", "-a", ours.address, vdis], vdis), \
+            _mount([sys.executable, "-m", "benchmarks.passthrough", file, files], files):
+        (vdis / "vdi" / "mount").write_text(name)
+        yield [str(vdis / "volume" / name), str(files / file.name)]
+
+
+@contextlib.contextmanager
+def _mount(argv, mountpoint):
+    mountpoint.mkdir()
+    with _process(argv):
+        try:
+            wait_for("a mount", lambda: os.path.ismount(mountpoint))
+            yield
+        finally:
+            subprocess.run(["fusermount3", "-u", "-z", mountpoint], check=True)
+
+
 def _answers(tgtd):
     try:
         tgtd.targets()
@@ -156,6 +190,7 @@ def _process(argv, environment=None):
 
 
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-_NEEDS = {_nbd: ("nbdkit", "qemu-img", "fio"), _iscsi: ("tgtd", "tgtadm", "qemu-img")}
+_NEEDS = {_nbd: ("nbdkit", "qemu-img", "fio"), _iscsi: ("tgtd", "tgtadm", "qemu-img"),
+          _sheepfs: ("fusermount3", "qemu-img", "fio")}
 #: fio has no engine for iSCSI.
-_PROGRAMS = {_nbd: (_qemu, _fio), _iscsi: (_qemu,)}
+_PROGRAMS = {_nbd: (_qemu, _fio), _iscsi: (_qemu,), _sheepfs: (_qemu, _fio)}

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# usage: PYTHON=python3 tools/venv.sh [VENV [test|openstack|tempest|swift]]
+# usage: PYTHON=python3 tools/venv.sh [VENV [test|bench|openstack|tempest|swift]]
 #
 # Makes the virtual environment VENV (default .venv) and installs this project into it, as an
 # editable install: what is changed in the tree takes effect at once.  With "test" also what
-# the tests and the checks of the source need; with "openstack" the OpenStack services that
-# tests/openstack starts; with "tempest" these and tempest; with "swift" Swift's middlewares and
-# what its tests need.  Does nothing when all is there already.
+# the tests and the checks of the source need; with "bench" what make bench measures; with
+# "openstack" the OpenStack services that tests/openstack starts; with "tempest" these and
+# tempest; with "swift" Swift's middlewares and what its tests need.  Does nothing when all is
+# there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
@@ -13,6 +14,7 @@ for=${2:-}
 case $for in
     "") also=() ;;
     test) also=(-r test-requirements.txt) ;;
+    bench) also=(-r benchmarks/requirements.txt) ;;
     openstack) also=(-r tests/openstack/requirements.txt -c tests/openstack/constraints.txt) ;;
     tempest) also=(-r tests/openstack/tempest-requirements.txt
                    -c tests/openstack/constraints.txt) ;;

@@ -6,6 +6,7 @@ Set DEVSTACK_DIR to a clone of DevStack, and its own functions are used; shims o
 
 import configparser
 import importlib
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -177,11 +178,10 @@ def test_a_stack_comes_up_and_goes(make_host, zookeeper):
     assert store.sheepdog_store_addresses == addresses
 
     swift = host.conf("swift/proxy-server.conf")
-    assert "use" not in swift["app:proxy-server"]
-    if (TOP / "swift_middleware").is_dir():
-        options = read_with("swift_middleware.config", swift, "app:proxy-server")
-        assert options.sheep == addresses
-        assert defines(swift["app:proxy-server"]["paste.app_factory"], "def")
+    assert read_with("swift_middleware.config", swift, "app:proxy-server").sheep == addresses
+    egg, _, name = swift["app:proxy-server"]["use"].removeprefix("egg:").partition("#")
+    entry, = importlib.metadata.entry_points(group="paste.app_factory", name=name)
+    assert entry.dist.name == egg and defines(entry.value, "def")
 
     assert host.conf("tempest.conf")["volume-feature-enabled"]["manage_volume"] == "True"
 

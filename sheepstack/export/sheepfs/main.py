@@ -4,27 +4,19 @@ import argparse
 import logging
 import logging.handlers
 import os
-import shutil
 import sys
 
 from sheepstack.client import Cluster, address
 from sheepstack.dog.common_options import DEFAULT_ADDRESS
-from sheepstack.dog.exits import Failure
 from sheepstack.export.options import add_auth_key_option, read_auth_key
 from sheepstack.export.sheepfs.dog_text import DogText
+from sheepstack.export.sheepfs.mounting import CannotMount, serve
 from sheepstack.export.sheepfs.settings import PageCache, ReadAhead
 from sheepstack.export.sheepfs.tree import plant
 from sheepstack.export.sheepfs.volumes import Volumes
-from sheepstack.export.sheepfs.watcher import watch
 from sheepstack.wire.opcodes import LISTEN_PORT
 
 _LOG_FORMAT = "sheepfs[%(process)d]: %(levelname)s: %(message)s"
-_UNMOUNT = ["fusermount3", "-u", "-z", "-q"]
-#: What fuse_main() of libfuse returns where SIGTERM or its like ended what was in good order.
-_ENDED_BY_SIGNAL = 8
-#: Requests that wait for the cluster at a time: as many processes can be stuck in the file
-#: system before one has to wait for the time-out of another.
-_THREADS = 64
 
 
 def main(arguments=None) -> int:
@@ -32,8 +24,8 @@ def main(arguments=None) -> int:
     options = _parse(arguments)
     try:
         return _run(options)
-    except Failure as failure:
-        print("sheepfs: %s" % "; ".join(failure.lines), file=sys.stderr)
+    except (CannotMount, OSError, ValueError) as error:
+        print("sheepfs: %s" % error, file=sys.stderr)
         return 1
 
 
@@ -72,63 +64,25 @@ def _port(text):
 
 
 def _run(options):
-    fuse = _load_fuse()
     mountpoint = os.path.realpath(options.mountpoint)
     if not os.path.isdir(mountpoint):
-        raise Failure("%s is no directory" % options.mountpoint)
-    try:
-        auth_key = read_auth_key(options.auth_key_file)
-        gateways = [str(address.parse(text, options.port))
-                    for text in options.address or [DEFAULT_ADDRESS]]
-        cluster = Cluster(gateways, auth_key=auth_key, timeout=options.timeout)
-    except (OSError, ValueError) as error:
-        raise Failure(str(error)) from None
+        raise CannotMount("%s is no directory" % options.mountpoint)
+    auth_key = read_auth_key(options.auth_key_file)
+    gateways = [str(address.parse(text, options.port))
+                for text in options.address or [DEFAULT_ADDRESS]]
+    cluster = Cluster(gateways, auth_key=auth_key, timeout=options.timeout)
     page_cache = PageCache(options.pagecache)
     volumes = Volumes(cluster, page_cache, options.read_only)
     root = plant(volumes, DogText(gateways, auth_key, options.timeout), gateways, page_cache,
                  ReadAhead(mountpoint))
     foreground = options.foreground or options.debug
     _start_log(foreground)
-    watch(mountpoint, _UNMOUNT)
 
     def end():
         volumes.close()
         cluster.close()
 
-    from sheepstack.export.sheepfs.filesystem import Filesystem
-
-    try:
-        fuse.FUSE(Filesystem(root, end), mountpoint, raw_fi=True, foreground=foreground,
-                  debug=options.debug, fsname="sheepfs", **_mount_options(fuse))
-    except RuntimeError as error:
-        # For all else libfuse has told the reason.
-        return 0 if error.args == (_ENDED_BY_SIGNAL,) else 1
-    return 0
-
-
-def _load_fuse():
-    try:
-        import mfusepy
-    except ImportError:
-        raise Failure("mfusepy is not installed: pip install 'sheepstack[fuse]'") from None
-    except OSError as error:
-        raise Failure("libfuse is not installed: %s" % error) from None
-    if mfusepy.fuse_version_major != 3:
-        raise Failure("libfuse 3 is needed, not %d" % mfusepy.fuse_version_major)
-    if shutil.which(_UNMOUNT[0]) is None:
-        raise Failure("%s is not installed" % _UNMOUNT[0])
-    return mfusepy
-
-
-def _mount_options(fuse):
-    options = {"subtype": "sheepfs", "default_permissions": True, "nosuid": True, "nodev": True}
-    if os.geteuid() == 0:
-        # With others, too, as far as the permissions of the files go.
-        options["allow_other"] = True
-    if fuse.fuse_version_minor >= 12:
-        # Before that, libfuse starts as many threads as there are requests.
-        options["max_threads"] = options["max_idle_threads"] = _THREADS
-    return options
+    return serve(root, mountpoint, end, foreground, options.debug)
 
 
 def _start_log(foreground):
