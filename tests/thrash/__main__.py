@@ -66,7 +66,7 @@ def main(arguments=None) -> int:
             driver=drivers[number // len(runtimes) % len(drivers)], net=options.net,
             sheep=options.sheep, owners=options.owners, sharers=options.sharers,
             sync=not options.nosync, lock=options.lock, disk=options.disk,
-            clock=not options.no_clock and clocks.library() is not None,
+            clock=not options.no_clock and clocks.are_possible(runtimes[number % len(runtimes)]),
             only=tuple(options.only))
         verdict = thrash(plan, directory=options.dir, keep=options.keep)
         print(verdict, flush=True)
