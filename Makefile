@@ -19,7 +19,7 @@ SOURCES := $(wildcard sheepstack cinder_driver glance_store_driver swift_middlew
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .PHONY: help venv test-venv demo test unit functional openstack swift swift-venv conformance \
-	thrash bench lint docs clean
+	bench-object thrash bench lint docs clean
 .NOTPARALLEL:
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make openstack    the tests on real OpenStack services alone (ARGS='-k word' picks some)"
 	@echo "make swift        the tests of the object API alone          (ARGS='-k word' picks some)"
 	@echo "make conformance  all of Swift's own tests against the object API, on two databases"
+	@echo "make bench-object the object API beside Swift itself, as ratios"
 	@echo "make thrash N=50  break clusters so many times and check what is left of them"
 	@echo "make bench        speed of a cluster on this host; PEER=path/of/C/sheep (or host:port)"
 	@echo "                  sets it beside another, QEMU_IMG=path adds the rows of QEMU's driver"
@@ -73,6 +74,9 @@ swift: swift-venv
 
 conformance: swift-venv
 	@CONFORMANCE=1 $(SWIFT_VENV)/bin/python -m pytest tests/swift/test_conformance.py $(ARGS)
+
+bench-object: swift-venv
+	@$(SWIFT_VENV)/bin/python -m benchmarks.object $(ARGS)
 
 thrash: test-venv
 	@$(PY) -m tests.thrash --faults $(or $(N),50) $(ARGS)

@@ -30,6 +30,7 @@ class Store:
 
     def __init__(self, options, auth_key, copies_of):
         self.database = engine.Database(options.connection)
+        self.database.migrate()
         self.cluster = Cluster(options.sheep, auth_key=auth_key, timeout=options.sheep_timeout)
         self.volumes = Volumes(self.cluster, self.database, options.lease)
         self.budget = Budget(options.buffer_memory)
@@ -42,7 +43,6 @@ class Store:
         self._logs = {}
         self._bulks = {}
         self.closed = threading.Event()
-        self.database.migrate()
         threading.Thread(target=self._keep_alive, daemon=True, name="swift-lease").start()
 
     def _keep_alive(self):

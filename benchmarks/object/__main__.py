@@ -1,0 +1,119 @@
+"""The command line: ``python -m benchmarks.object --help``."""
+
+import argparse
+import pathlib
+import shutil
+import sys
+import tempfile
+from typing import NamedTuple
+
+from benchmarks.object import cpu
+from benchmarks.object.load import Load
+from benchmarks.object.real_swift import RealSwift
+from benchmarks.table import Result, Table
+from tests.functional.harness import SheepCluster, free_port
+from tests.swift.service import USUAL_PIPELINE, Account, Memcached, ObjectApi
+
+KIB, MIB = 1 << 10, 1 << 20
+SIZES = (("4 KiB", 4 * KIB), ("1 MiB", MIB), ("64 MiB", 64 * MIB))
+CONNECTIONS = (1, 16)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.object", description="Measures the object API on three sheep "
+        "with three copies beside Swift with three replicas, in turn, both durable, with the "
+        "same pipeline, workers and client, and prints how many times better it is: in requests "
+        "per second, and in processor time of all servers, which other load does not change.")
+    add = parser.add_argument
+    add("--workers", type=int, default=2, help="of either proxy (default: 2)")
+    add("--seconds", type=float, default=5, help="for each row and repeat (default: 5)")
+    add("--repeats", type=int, default=3, help="of each row (default: 3)")
+    add("--names", type=int, default=10000, help="in the container that is listed")
+    add("--rows", metavar="WORD", default="", help="only rows with this word in their names")
+    return parser
+
+
+def main(arguments=None) -> int:
+    given = _parser().parse_args(arguments)
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="bench-object-"))
+    memcached = Memcached(), Memcached()
+    cluster = SheepCluster(directory / "sheep", "local:%s" % (directory / "coordination"))
+    ours = real = None
+    try:
+        cluster.start(3, 3)
+        ours = ObjectApi(directory / "ours", cluster.addresses, memcached[0],
+                         pipeline=USUAL_PIPELINE, workers=given.workers).start()
+        port = free_port()
+        # The same file but for the application at its end.
+        other = ObjectApi(directory / "swift", cluster.addresses, memcached[1], port=port,
+                          pipeline=USUAL_PIPELINE, workers=given.workers)
+        other.config.write_text(other.config.read_text().replace(
+            "use = egg:sheepstack#swift", "use = egg:swift#proxy\nnode_timeout = 60"))
+        real = RealSwift(other.config).start(port)
+        sides = [_Side(Load(*_login(ours.url)), {ours.process.pid, *cluster.pids}),
+                 _Side(Load(*_login(other.url)), real.pids)]
+        _measure(sides, given)
+    finally:
+        for server in (ours, real):
+            if server is not None:
+                server.stop()
+        for server in (cluster, *memcached):
+            server.close()
+        shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+class _Side(NamedTuple):
+    """``leaders``: the processes of its servers, for :mod:`benchmarks.object.cpu`."""
+
+    load: Load
+    leaders: set
+
+
+def _login(url):
+    account = Account(url)
+    return account.url, account.token
+
+
+def _measure(sides, given):
+    table = Table("objects, %d workers" % given.workers, peer="Swift, 3 replicas")
+    for label, size in SIZES:
+        for connections in CONNECTIONS:
+            name = "%s at %d" % (label, connections)
+            if given.rows in name:
+                _measure_objects(table, sides, name, size, connections, given)
+    if given.rows in "listing":
+        _measure_listings(table, [side.load for side in sides], given)
+
+
+def _measure_objects(table, sides, name, size, connections, given):
+    rates, costs = {}, {}
+    for _ in range(given.repeats):
+        for which, side in enumerate(sides):
+            used = cpu.seconds(side.leaders)
+            for verb, measured in side.load.objects(size, connections, given.seconds):
+                before, used = used, cpu.seconds(side.leaders)
+                rates.setdefault(verb, ([], []))[which].append(measured.rate)
+                costs.setdefault(verb, ([], []))[which].append(
+                    1000 * (used - before) / max(1, measured.count))
+    for verb, (ours, theirs) in rates.items():
+        table.add(Result("%s, %s" % (verb, name), "http", "/s", True, ours, theirs))
+    for verb, (ours, theirs) in costs.items():
+        table.add(Result("%s, %s, processor" % (verb, name), "http", "ms", False, ours, theirs))
+
+
+def _measure_listings(table, loads, given):
+    for load in loads:
+        load.fill(("d%03d/%07d" % (number % 100, number) for number in range(given.names)), 16)
+    for label, query in (
+            ("listing of %d names" % given.names, "limit=10000"),
+            ("listing by prefix and delimiter", "prefix=d05&delimiter=/"),
+            ("listing by delimiter", "delimiter=/")):
+        values = [[load.listing(query, 5).seconds * 1000 for _ in range(given.repeats)]
+                  for load in loads]
+        table.add(Result(label, "http", "ms", False, *values))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
