@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
 
 import pytest
 
@@ -125,16 +126,31 @@ def test_a_service_that_is_not_root_may_run_tgtadm(monkeypatch):
         wrapper.match_filter(rules, ["sh", "-c", "tgtadm"], ["/usr/bin"])
 
 
+def io_as(initiator, connection, command):
+    """A command of qemu-io that gives itself another initiator's name; whether it worked."""
+    data = connection["data"]
+    done = subprocess.run(
+        ["qemu-io", "--object", "secret,id=p,data=%s" % data["auth_password"], "-c", command,
+         "--image-opts", "driver=iscsi,transport=tcp,portal=%s,target=%s,lun=1,user=%s,"
+         "password-secret=p,initiator-name=%s" % (
+             data["target_portal"], data["target_iqn"], data["auth_username"], initiator)],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+    return done.returncode == 0 and "failed" not in done.stdout
+
+
 @needs_tgt
 def test_each_attachment_has_a_secret_and_lets_one_initiator_in(driver, disk, tgtd):
+    """That is multi-attach, too: each sees what the other one wrote."""
     new = made(driver)
     one = driver.initialize_connection(new, QEMU)
     two = driver.initialize_connection(new, ANOTHER)
     assert one["data"]["auth_password"] != two["data"]["auth_password"]
     disk(one).io("write -P 7 0 1M", "flush")
-    with pytest.raises(AssertionError):
-        # qemu-io is not the other one.
-        disk(two).io("read 0 512")
+    assert io_as(ANOTHER["initiator"], two, "read -P 7 0 1M")
+    assert io_as(ANOTHER["initiator"], two, "write -P 8 0 1M")
+    disk(one).io("read -P 8 0 1M")
+    assert not io_as(QEMU["initiator"], two, "read 0 512")
+    assert not io_as(ANOTHER["initiator"], one, "read 0 512")
     driver.terminate_connection(new, QEMU)
     assert len(tgtd.control.targets()) == 1
     driver.initialize_connection(new, QEMU)
