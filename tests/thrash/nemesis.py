@@ -352,11 +352,13 @@ class Nemesis:
         self.note("every %d. %s of sheep %d fails for %.1f s", every, what, victim, seconds)
         sheep = self._farm.sheep[victim]
         sheep.expected_to_end = True
+        before = len(sheep.log_text())
         fault = disk_faults.begin(sheep.process.pid, what, every)
 
         def cure():
             fault.end()
-            if sheep.ends_within(2.0 if what == "write" else 0.0):
+            if sheep.ends_within(1.0) or "the store failed" in sheep.log_text()[before:]:
+                sheep.wait_ended(60)
                 sheep.start()
             sheep.expected_to_end = False
 
