@@ -146,6 +146,14 @@ def test_the_job_is_a_job():
     job, = [each["job"] for each in jobs if "job" in each]
     assert job["parent"] == "devstack-tempest"
     assert set(job["vars"]["devstack_plugins"]) == {"sheepstack"}
+    chosen = re.compile(job["vars"]["tempest_test_regex"])
+    for name in ("tempest.api.volume.test_volumes_get.VolumesGetTest.test_it[id-1,smoke]",
+                 "tempest.api.object_storage.test_object_services.ObjectTest.test_it[id-2]",
+                 "tempest.scenario.test_volume_boot_pattern.TestVolumeBootPattern.test_it",
+                 "cinder_tempest_plugin.api.volume.test_backup.BackupTest.test_it"):
+        assert chosen.search(name)
+    assert not chosen.search("tempest.api.volume.test_x.X.test_it[id-3,slow]")
+    assert not chosen.search("tempest.api.compute.test_x.X.test_it[id-4]")
     project, = [each["project"] for each in jobs if "project" in each]
     assert project["check"]["jobs"] == [job["name"]]
 
