@@ -143,10 +143,12 @@ class VdiService:
     def inode_changed(self, vid):
         """A client wrote to the header of an inode."""
         with self.lock:
-            if self._catalogue is not None:
+            # It may be given up while we read.
+            catalogue = self._catalogue
+            if catalogue is not None:
                 inode = self._read_header(vid)
                 if inode is not None:
-                    self._catalogue.put(inode)
+                    catalogue.put(inode)
 
     # -- requests --------------------------------------------------------------------------
 
