@@ -5,6 +5,7 @@ the right one; those who have none, another one or a rotten one fetch it from a 
 the right one.
 """
 
+import struct
 import sys
 from array import array
 from collections import Counter
@@ -24,6 +25,9 @@ from sheepstack.wire.opcodes import Flag, Op
 from sheepstack.wire.results import Result, describe
 
 _THREADS = 8
+_COUNT = struct.Struct("<I")
+#: The map may change while an object is looked at.
+_ATTEMPTS = 5
 #: Objects that are handed to the threads at once.
 _BATCH = 256
 #: Object ids in one question to a node.
@@ -58,14 +62,15 @@ def objects_of(session, inode: InodeHeader):
 
 def check_vdi(session, inode: InodeHeader) -> Exit:
     """Check and repair all objects of a VDI; FAILURE where some could not be repaired."""
-    if inode.copy_policy:
-        raise Failure("%s is erasure coded: its strips cannot be checked" % inode.name)
     locations = Locations(session.nodes())
     copies = min(inode.nr_copies, session.zones())
     healthy = True
     with Progress(inode.vdi_size) as progress, ThreadPoolExecutor(_THREADS) as threads:
         def examine(oid):
-            whole = _check_object(session, oid, locations.holders(oid, copies), progress)
+            if inode.copy_policy and oids.is_data(oid):
+                whole = _check_strips(session, oid, locations.holders(oid, 1)[0], progress)
+            else:
+                whole = _check_object(session, oid, locations.holders(oid, copies), progress)
             if oids.is_data(oid):
                 progress.show((oids.index_of(oid) + 1) * inode.block_size)
             return whole
@@ -89,6 +94,23 @@ def _check_object(session, oid, holders, progress):
     repaired = [_repair(session, oid, verdict.right, node, absent, progress)
                 for node, absent in verdict.wrong]
     return all(repaired)
+
+
+def _check_strips(session, oid, keeper, progress):
+    """The first holder of an erasure-coded object compares and mends its parts by itself."""
+    request = ForwardRequest(Op.REPAIR_REPLICA, epoch=session.epoch, oid=oid,
+                             data_length=_COUNT.size)
+    for _ in range(_ATTEMPTS):
+        result, reply = session.attempt(request, node=keeper.nid)
+        if result != Result.AGAIN:
+            break
+    if result != Result.SUCCESS:
+        complain("failed to repair %s: %s" % (oids.name_of(oid), describe(result)))
+        return False
+    mended, = _COUNT.unpack(reply.payload)
+    if mended:
+        progress.line("fixed %d part(s) of %s" % (mended, oids.name_of(oid)))
+    return True
 
 
 def _digest(session, oid, node):
@@ -128,7 +150,8 @@ def check_existence(session, inode: InodeHeader) -> Exit:
     copies = min(inode.nr_copies, session.zones())
     expected = {node.nid: [] for node in session.nodes()}
     for oid in objects_of(session, inode):
-        for node in locations.holders(oid, copies):
+        in_strips = inode.copy_policy and oids.is_data(oid)
+        for node in locations.holders(oid, 1 if in_strips else copies):
             expected[node.nid].append(oid)
     lost = 0
     for nid, wanted in expected.items():

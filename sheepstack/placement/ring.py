@@ -8,6 +8,7 @@ from bisect import bisect_left
 from typing import List, Tuple
 
 from sheepstack.placement.cluster_map import ClusterMap, Node
+from sheepstack.wire import oid as oids
 from sheepstack.wire.admin import NodeId
 from sheepstack.wire.hashing import buffer_hash, next_hash, oid_hash
 
@@ -56,6 +57,13 @@ class Ring:
             found = self._cache[key] = self._walk(
                 bisect_left(self._hashes, oid_hash(oid)), copies)
         return found
+
+    def holders_of(self, oid: int, policy) -> Tuple[int, ...]:
+        """Like :meth:`holders`, of the copies of a whole object, or of one strip."""
+        if oids.is_strip(oid):
+            position = oids.strip_position(oid)
+            return self.holders(oids.whole_oid(oid), policy.width)[position:position + 1]
+        return self.holders(oid, policy.copies_of(oid))
 
     def _walk(self, start: int, copies: int) -> Tuple[int, ...]:
         wanted = min(copies, self._zones)

@@ -84,6 +84,28 @@ def forced_map(current: ClusterMap, members: Iterable[Member], now: int) -> Clus
     return following._replace(status=Status.OK, forced=following.revision)
 
 
+def map_with_vnodes(current: ClusterMap, vnodes: dict, now: int) -> ClusterMap:
+    """The map in which the nodes with these keys have other numbers of v-nodes.
+
+    ``current`` itself where nothing is different.
+    """
+    nodes = tuple(node._replace(vnodes=vnodes.get(node.key, node.vnodes))
+                  for node in current.nodes)
+    if nodes == current.nodes:
+        return current
+    return _changed(current, nodes, (), now)
+
+
+def vnodes_by_space(current: ClusterMap, spaces: dict, automatic) -> dict:
+    """{key: v-nodes} of the nodes ``automatic`` (keys) by ``spaces``: {key: bytes}, of all.
+
+    Nodes with as much space as one has on average get 128.
+    """
+    known = [spaces[node.key] for node in current.nodes if node.vnodes and node.key in spaces]
+    mean = sum(known) / len(known) if known else 0
+    return {key: weighted_vnodes(spaces[key], mean) for key in automatic if key in spaces}
+
+
 def living(members: Iterable[Member]) -> list:
     """``members`` without those of which there is a later life at the same address."""
     latest = {}

@@ -7,9 +7,16 @@ and the number of parity strips in the lower four; ``nr_copies`` is then their s
 
 from typing import NamedTuple
 
+from sheepstack.wire import oid as oids
+
 MAX_COPIES = 31
 DATA_STRIPS = (2, 4, 8, 16)
 MAX_PARITY_STRIPS = 15
+
+#: Objects with one of these bits are kept as whole copies whatever the policy.
+_ALWAYS_WHOLE = oids.VDI_BIT | oids.ATTR_BIT | oids.BTREE_BIT | oids.LEDGER_BIT
+#: Of the byte that sheep send to each other: an erasure code.
+_ERASURE = 0x80
 
 
 class CopyPolicy(NamedTuple):
@@ -26,6 +33,25 @@ class CopyPolicy(NamedTuple):
     def width(self) -> int:
         """Nodes that hold a part of each object."""
         return self.data + self.parity
+
+    def copies_of(self, oid: int) -> int:
+        """Nodes that hold a whole copy of ``oid`` while it is whole.
+
+        So many that as many of them may be lost as parity strips.
+        """
+        if not self.parity:
+            return self.data
+        return self.width if oid & _ALWAYS_WHOLE else self.parity + 1
+
+    def has_strips(self, oid: int) -> bool:
+        """True where ``oid``, a whole object, is cut into strips when it rests."""
+        return bool(self.parity) and not oid & _ALWAYS_WHOLE
+
+    def to_byte(self) -> int:
+        """All of the policy in eight bits, as sheep send it to each other."""
+        if not self.parity:
+            return self.data
+        return _ERASURE | DATA_STRIPS.index(self.data) << 4 | self.parity
 
     @property
     def nr_copies(self) -> int:
@@ -47,6 +73,16 @@ def from_wire(nr_copies: int, copy_policy: int) -> CopyPolicy:
             raise ValueError("a copy policy of 0x%02x has no parity" % copy_policy)
         return _checked(CopyPolicy((copy_policy >> 4) * 2, copy_policy & 0x0F))
     return _checked(CopyPolicy(nr_copies))
+
+
+def from_byte(byte: int) -> CopyPolicy:
+    """The policy behind :meth:`CopyPolicy.to_byte`; raises ValueError where there is none."""
+    if not byte & _ERASURE:
+        return _checked(CopyPolicy(byte))
+    code, parity = (byte & ~_ERASURE) >> 4, byte & 0x0F
+    if code >= len(DATA_STRIPS) or not parity:
+        raise ValueError("0x%02x is no copy policy" % byte)
+    return _checked(CopyPolicy(DATA_STRIPS[code], parity))
 
 
 def parse(text: str) -> CopyPolicy:

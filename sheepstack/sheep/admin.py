@@ -1,6 +1,5 @@
 """Administration requests, as ``dog`` sends them: see :mod:`sheepstack.wire.admin`."""
 
-import hashlib
 import logging
 import os
 import struct
@@ -8,8 +7,10 @@ import time
 
 from sheepstack.placement.ring import DEFAULT_VNODES
 from sheepstack.placement.succession import AUTO_VNODES
+from sheepstack.placement.weight import MAX_VNODES
 from sheepstack.redundancy import policy as policies
-from sheepstack.redundancy.replication import UnsupportedPolicy, scheme_of
+from sheepstack.redundancy.erasure import UnsupportedPolicy, check_supported
+from sheepstack.sheep.strip_keeper import digest_of
 from sheepstack.sheep.vdi_requests import lock_name
 from sheepstack.sheep.vdi_service import Failure
 from sheepstack.store.errors import NoObject, StoreError
@@ -19,7 +20,7 @@ from sheepstack.wire.admin import (
     RecoveryPhase, RecoveryState, RecoveryThrottling, VdiState)
 from sheepstack.wire.errors import WireError
 from sheepstack.wire.header import (
-    ClusterRequest, HashResponse, Header, NodeResponse, ObjRequest, Response, VdiStateRequest)
+    ClusterRequest, HashResponse, Header, NodeResponse, ObjRequest, Response)
 from sheepstack.wire.inode import InodeHeader
 from sheepstack.wire.opcodes import ClusterFlag, Op
 from sheepstack.wire.results import Result
@@ -47,11 +48,12 @@ _LEVELS = (logging.CRITICAL, logging.CRITICAL, logging.CRITICAL, logging.ERROR,
 class Admin:
     """``handle`` answers one request; it may wait and so runs in a worker."""
 
-    def __init__(self, state, store, membership, recovery, service, stats, options):
+    def __init__(self, state, store, membership, recovery, keeper, service, stats, options):
         self._state = state
         self._store = store
         self._membership = membership
         self._recovery = recovery
+        self._keeper = keeper
         self._service = service
         self._stats = stats
         self._options = options
@@ -110,7 +112,7 @@ class Admin:
             return self._plain(common, Result.NO_STORE)
         copies = policies.from_wire(request.copies or 3, request.copy_policy)
         try:
-            scheme_of(copies)
+            check_supported(copies)
         except UnsupportedPolicy:
             return self._plain(common, Result.NO_SUPPORT)
         result = self._membership.format(
@@ -169,7 +171,8 @@ class Admin:
         cluster = self._state.view.map
         records = tuple(self._records())
         if cluster is None:
-            info = ClusterInfo(flags=ClusterFlag.AUTO_VNODES, nodes=records)
+            automatic = self._options.vnodes in (0, AUTO_VNODES)
+            info = ClusterInfo(flags=ClusterFlag.AUTO_VNODES if automatic else 0, nodes=records)
         else:
             info = ClusterInfo(
                 cluster.epoch, cluster.ctime, cluster.flags, cluster.copies.nr_copies,
@@ -196,11 +199,6 @@ class Admin:
             return self._plain(common, Result.INVALID_PARMS)
         return self._plain(common, self._membership.set_copies(
             policies.from_wire(request.copies, 0)))
-
-    def _on_alter_vdi_copy(self, common, header, payload):
-        request = VdiStateRequest.unpack(header)
-        self._service.alter_copies(request.new_vid, request.copies)
-        return self._plain(common, Result.SUCCESS)
 
     def _on_get_store_list(self, common, header, payload):
         text = " ".join(_STORE_NAMES) + " "
@@ -276,7 +274,15 @@ class Admin:
         return self._plain(common, Result.SUCCESS, admin.pack_disks([disk]))
 
     def _on_reweight(self, common, header, payload):
-        return self._plain(common, Result.SUCCESS)
+        return self._plain(common, self._membership.reweight())
+
+    def _on_set_vnodes(self, common, header, payload):
+        if len(payload) != 4:
+            return self._plain(common, Result.INVALID_PARMS)
+        (vnodes,) = struct.unpack("<i", payload)
+        if not 1 <= vnodes <= MAX_VNODES:
+            return self._plain(common, Result.INVALID_PARMS)
+        return self._plain(common, self._membership.set_vnodes(vnodes))
 
     def _on_get_vnodes(self, common, header, payload):
         if self._is_gateway():
@@ -302,14 +308,14 @@ class Admin:
     # -- objects on this node --------------------------------------------------------------
 
     def _on_exist(self, common, header, payload):
-        found = self._store.exists(ObjRequest.unpack(header).oid)
+        found = self._keeper.has_part(ObjRequest.unpack(header).oid)
         return self._plain(common, Result.SUCCESS if found else Result.NO_OBJ)
 
     def _on_oids_exist(self, common, header, payload):
         if len(payload) % 8:
             return self._plain(common, Result.INVALID_PARMS)
         wanted = [oid for (oid,) in struct.iter_unpack("<Q", payload)]
-        missing = [oid for oid in wanted if not self._store.exists(oid)]
+        missing = [oid for oid in wanted if not self._keeper.has_part(oid)]
         return self._plain(common, Result.NO_OBJ if missing else Result.SUCCESS,
                            struct.pack("<%dQ" % len(missing), *missing))
 
@@ -342,6 +348,11 @@ class Admin:
 
     def _on_repair_replica(self, common, header, payload):
         oid = ObjRequest.unpack(header).oid
+        if self._keeper.has_strips(oid):
+            mended = self._keeper.check_from_here(oid)
+            if mended is None or mended < 0:
+                return self._plain(common, Result.EIO if mended else Result.AGAIN)
+            return self._plain(common, Result.SUCCESS, struct.pack("<I", mended))
         if not self._store.exists(oid):
             done = self._recovery.refetch(oid) and self._store.exists(oid)
         else:
@@ -406,12 +417,3 @@ def occupied(directory) -> int:
 def _node_id(name):
     host, _, port = name.rpartition(":")
     return NodeId(host.strip("[]"), int(port))
-
-
-def digest_of(store, oid) -> bytes:
-    """SHA-1 of the content of an object, zeros included; raises StoreError."""
-    digest = hashlib.sha1()
-    size = store.size(oid)
-    for offset in range(0, size, 1 << 20):
-        digest.update(store.read(oid, offset, min(1 << 20, size - offset)))
-    return digest.digest()

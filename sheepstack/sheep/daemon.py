@@ -23,6 +23,8 @@ from sheepstack.sheep.settler import Settler
 from sheepstack.sheep.socket_options import listen_tcp, listen_unix
 from sheepstack.sheep.state import ClusterState
 from sheepstack.sheep.stats import Stats
+from sheepstack.sheep.strip_keeper import StripKeeper
+from sheepstack.sheep.strip_reader import StripReader
 from sheepstack.sheep.vdi_requests import VdiRequests
 from sheepstack.sheep.vdi_service import VdiService
 from sheepstack.sheep.vdi_table import VdiTable
@@ -67,14 +69,16 @@ class Sheep:
         clients = Workers("client", 64)
         peers = Workers("peer", 128)
         callers = Workers("call", 32)
+        strips = Workers("strip", 32)
+        keeping, keepers = Workers("keeping", 64), Workers("keeper", 64)
         leaders = Workers("leader", 128)
         store = self._store
-        table = VdiTable(state)
+        table = VdiTable(state, self._identity)
         throttle = Throttle(*options.throttle)
         recovery = Recovery(state, store, table, self._identity, throttle)
         replica = Replica(store, recovery.known_absent)
         recovery.attach(replica)
-        gateway = Gateway(state, replica, internal, table, recovery)
+        gateway = Gateway(state, replica, internal, keeping, table, recovery)
         table.read = gateway.read
         service = VdiService(state, gateway, table)
         reclaim = Reclaim(state, service, gateway)
@@ -87,12 +91,18 @@ class Sheep:
         stats = Stats()
         vdis = VdiRequests(state, service, membership)
         peer_service = PeerService(
-            state, store, replica, gateway, recovery, table, peers, callers, leaders, service)
+            state, store, replica, gateway, recovery, table, peers, callers, keepers,
+            leaders, service)
         peer_service.forward = vdis.forwarded
         peer_service.break_lock = vdis.break_lock
+        peer_service.space = membership.space
+        reader = gateway.strips = StripReader(state, store, replica, recovery, strips)
+        self._keeper = keeper = StripKeeper(
+            state, store, replica, gateway, table, recovery, reader, options.strip_after)
+        peer_service.strip_reader, peer_service.strip_keeper = reader, keeper
         objects = ObjectService(state, gateway, table, clients, stats, self._ask_leader)
         administration = Admin(
-            state, store, membership, recovery, service, stats, options)
+            state, store, membership, recovery, keeper, service, stats, options)
         administration.on_killed = self.kill
         self._dispatch = Dispatcher(
             state, objects, vdis, administration, peer_service, clients)
@@ -156,6 +166,7 @@ class Sheep:
             listener.start()
         self._settler.start()
         self._reclaim.start()
+        self._keeper.start()
         log.info("sheep %s runs on %s", self._state.name, options.store_dir)
 
     def wait(self) -> int:

@@ -15,7 +15,6 @@ import logging
 import threading
 import time
 
-from sheepstack.redundancy.replication import scheme_of
 from sheepstack.sheep.replica import NotHere, Unsettled
 from sheepstack.store.errors import NoObject, Rotten, StoreError
 from sheepstack.wire import peer
@@ -99,19 +98,25 @@ class _Attempt:
 
 
 class Gateway:
-    """``state`` gives the present view; see :class:`sheepstack.sheep.daemon.Sheep`."""
+    """``state`` gives the present view; see :class:`sheepstack.sheep.daemon.Sheep`.
 
-    def __init__(self, state, replica, workers, table, recovery):
+    ``keeping``: workers that may wait for the keepers of objects in strips.
+    """
+
+    def __init__(self, state, replica, workers, keeping, table, recovery):
         self._state = state
         self._replica = replica
         self._table = table
         self._workers = workers
+        self._keeping = keeping
         self._outstanding = collections.OrderedDict()
         self._issue = threading.Lock()
         self.issued = 0
         self._parked = collections.deque()
         self._recovery = recovery
         self._stay = 0
+        #: Reads what is in strips: :class:`sheepstack.sheep.strip_reader.StripReader`.
+        self.strips = None
 
     def leave(self):
         """We are out of the map.  What we had sent is ended by those who got it.
@@ -184,18 +189,13 @@ class Gateway:
         if write.kind == _REMOVE and not view.complete:
             # A copy that some node has yet to give up would bring the object back.
             if write.only is not None:
-                write.not_before = time.monotonic() + _PARK_SECONDS
-                self._park(write)
+                self._try_later(write)
                 return
             # By the time that it may be removed its client may have made it anew.
             write.kind = _DISCARD
-        try:
-            scheme = scheme_of(write.policy)
-        except ValueError:
-            self._end(write, Result.NO_SUPPORT, batch)
-            return
-        holders = view.ring.holders(write.oid, scheme.width)
-        if not holders or (len(holders) < scheme.width and view.map.flags & _STRICT):
+        copies = write.policy.copies_of(write.oid)
+        holders = view.ring.holders(write.oid, copies)
+        if not holders or view.map.flags & _STRICT and view.map.zones() < write.policy.width:
             self._end(write, Result.HALT, batch)
             return
         write.revision = view.revision
@@ -206,8 +206,7 @@ class Gateway:
             except StoreError as error:
                 log.warning("object %016x: %s", write.oid, error)
                 self._recovery.repair(write.oid, view.revision)
-                write.not_before = time.monotonic() + _PARK_SECONDS
-                self._park(write)
+                self._try_later(write)
                 return
             if not begun:
                 self._end(write, Result.SUCCESS, batch)
@@ -227,7 +226,10 @@ class Gateway:
             # sees the write and waits for its end, or is seen here.
             self._end(write, Result.AGAIN, batch)
             return
-        self._send(write, view, scheme, batch)
+        if write.kind == _REMOVE and write.policy.has_strips(write.oid):
+            self._keeping.submit(self._remove_strips, write, view)
+            return
+        self._send(write, view, batch)
 
     def _take_over(self, write, view):
         with self._issue:
@@ -243,29 +245,28 @@ class Gateway:
         write.size = size
         return True
 
-    def _send(self, write, view, scheme, batch):
+    def _send(self, write, view, batch):
         settled = self._watermark()
         attempt = _Attempt(write, len(write.holders))
-        local = None
-        for part in scheme.write_parts(len(write.holders), write.offset, write.data, write.size):
-            node = write.holders[part.position]
+        flags = write.policy.to_byte() << peer.POLICY_SHIFT
+        data = write.data
+        local = False
+        for node in write.holders:
             if node == view.index:
-                local = part
+                local = True
                 continue
-            data = part.data
             view.links[node].submit(
                 write.kind, write.revision, _Collect(self, attempt, node), oid=write.oid,
-                stamp=write.stamp, settled=settled, offset=part.offset,
-                flags=scheme.width << peer.WIDTH_SHIFT,
-                length=part.size & 0xFFFFFFFF, buffers=(data,), data_length=len(data),
+                stamp=write.stamp, settled=settled, offset=write.offset, flags=flags,
+                length=write.size & 0xFFFFFFFF, buffers=(data,), data_length=len(data),
                 batch=batch)
-        if local is None:
+        if not local:
             return
         if batch is None:
-            self._apply_here(attempt, local, view.index, None)
+            self._apply_here(attempt, view.index, None)
         else:
             # What is sent first is under way while we are busy here.
-            batch.later(self._apply_here, attempt, local, view.index, batch)
+            batch.later(self._apply_here, attempt, view.index, batch)
 
     def _watermark(self):
         # Read without the lock: a value that is a little too low does no harm.
@@ -274,7 +275,7 @@ class Gateway:
         except (StopIteration, RuntimeError):
             return 0
 
-    def _apply_here(self, attempt, part, index, batch):
+    def _apply_here(self, attempt, index, batch):
         write = attempt.write
         if write.roll is not None:
             self._collected(attempt, index, Result.SUCCESS, 0, batch)
@@ -287,12 +288,12 @@ class Gateway:
 
         inline, home = True, threading.get_ident()
         try:
-            self.apply(write.kind, write.oid, write.revision, write.stamp, part.offset,
-                       part.size, part.data, done)
+            self.apply(write.kind, write.oid, write.revision, write.stamp, write.offset,
+                       write.size, write.data, done)
         except NotHere:
             self._workers.submit(
                 self.apply_slowly, write.kind, write.oid, write.revision, write.stamp,
-                part.offset, part.size, part.data, done)
+                write.offset, write.size, write.data, done)
         inline = False
 
     def apply(self, kind, oid, revision, stamp, offset, size, data, done):
@@ -342,13 +343,51 @@ class Gateway:
             self._replica.clock.see(max(counter_of(last) for _, _, last in attempt.results))
             self._workers.submit(self._start, write, None)
         elif results == {Result.NO_OBJ}:
-            self._end(write, Result.NO_OBJ, batch)
+            if write.policy.has_strips(write.oid):
+                self._keeping.submit(self._make_whole, write)
+            else:
+                self._end_absent(write, batch)
         elif Result.NO_SPACE in results:
             self._workers.submit(self._give_up, attempt)
         elif Result.NO_OBJ in results:
             self._workers.submit(self._mend, attempt)
         else:
             self._end(write, max(results), batch)
+
+    def _end_absent(self, write, batch):
+        # What does not exist reads as zeros after a discard as before.
+        self._end(write, Result.SUCCESS if write.kind == _DISCARD else Result.NO_OBJ, batch)
+
+    def _make_whole(self, write):
+        """No holder has a whole copy: it may be in strips, and is written to when whole again."""
+        result = self._ask_keeper(write, "make_whole")
+        if result == Result.SUCCESS:
+            self._start(write, None)
+        elif result == Result.NO_OBJ:
+            self._end_absent(write, None)
+        elif result == Result.NO_SPACE:
+            self._end(write, result, None)
+        else:
+            self._try_later(write)
+
+    def _remove_strips(self, write, view):
+        """Strips go first: the whole object is what counts as long as it is there."""
+        if self._ask_keeper(write, "remove_object") == Result.SUCCESS:
+            self._send(write, view, None)
+        else:
+            self._try_later(write)
+
+    def _ask_keeper(self, write, what):
+        """Have the first holder do it, who alone turns whole objects and strips about."""
+        view = self._state.view
+        if view.revision != write.revision:
+            return None
+        return self._state.call_node(write.holders[0], {
+            "call": what, "oid": write.oid, "revision": write.revision})
+
+    def _try_later(self, write):
+        write.not_before = time.monotonic() + _PARK_SECONDS
+        self._park(write)
 
     def _mend(self, attempt):
         """Some holders do not have an object that others have: they fetch it, then again."""
@@ -357,8 +396,7 @@ class Gateway:
             if result == Result.NO_OBJ:
                 self._state.call_node(node, {"call": "refetch", "oid": write.oid,
                                              "revision": write.revision})
-        write.not_before = time.monotonic() + _PARK_SECONDS
-        self._park(write)
+        self._try_later(write)
 
     def _give_up(self, attempt):
         """A holder is full.  Those that took the write get back the copy of one that did not."""
@@ -423,9 +461,9 @@ class Gateway:
 
     # -- reads -----------------------------------------------------------------------------
 
-    def read_here(self, view, oid, offset, length, width):
+    def read_here(self, view, oid, offset, length, copies):
         """Read from this sheep's own copy, or None where another must be asked or waited for."""
-        if not view.serving or view.index not in view.ring.holders(oid, width):
+        if not view.serving or view.index not in view.ring.holders(oid, copies):
             return None
         if not self._state.lease_valid():
             return None
@@ -436,12 +474,26 @@ class Gateway:
 
     def read(self, oid, offset, length, policy):
         """(result, bytes) from whichever holder has it; waits, so for worker threads only."""
-        scheme = scheme_of(policy)
+        result, data = self.read_whole(oid, offset, length, policy)
+        while result == Result.NO_OBJ and policy.has_strips(oid):
+            from_strips, data = self.strips.read(oid, offset, length, policy)
+            if from_strips not in (Result.NO_OBJ, Result.AGAIN):
+                return from_strips, data
+            # It may have become whole again between our two looks.
+            result, data = self.read_whole(oid, offset, length, policy)
+            if from_strips == Result.NO_OBJ:
+                break
+            self._state.wait_view(self._state.view.revision, _PARK_SECONDS)
+        return result, data
+
+    def read_whole(self, oid, offset, length, policy):
+        """Like :meth:`read`, of whole copies only."""
+        copies = policy.copies_of(oid)
         while True:
             view = self._state.wait_serving()
             if view is None:
                 return Result.SHUTDOWN, b""
-            holders = view.ring.holders(oid, scheme.width)
+            holders = view.ring.holders(oid, copies)
             if not holders:
                 return Result.HALT, b""
             absent, broken = [], 0

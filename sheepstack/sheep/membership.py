@@ -23,6 +23,7 @@ from sheepstack.sheep.vdi_service import Failure
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
 from sheepstack.store.errors import NoSpace, StoreIOError
 from sheepstack.wire.inode import InodeHeader
+from sheepstack.wire.opcodes import ClusterFlag
 from sheepstack.wire.results import Result
 
 log = logging.getLogger(__name__)
@@ -266,12 +267,43 @@ class Membership:
     def set_copies(self, copies) -> Result:
         return self._alter(copies=copies)
 
+    def set_vnodes(self, vnodes) -> Result:
+        """Give this node so many v-nodes, where they do not follow from its space."""
+        if self._options.vnodes == 0:
+            return Result.GATEWAY_MODE
+        if self._state.view.map.flags & ClusterFlag.AUTO_VNODES:
+            return Result.INVALID_VNODES_STRATEGY
+        return self._change({(self._options.host, self._options.port): vnodes})
+
+    def reweight(self) -> Result:
+        """Let the v-nodes of all nodes follow their present space, unless they were given."""
+        view = self._state.view
+        if not view.map.flags & ClusterFlag.AUTO_VNODES:
+            return Result.INVALID_VNODES_STRATEGY
+        spaces = {(host, port): space
+                  for host, port, space in self._state.call_all({"call": "space"})}
+        automatic = [member.node.key for member in self._read_members().values()
+                     if member.node.vnodes == succession.AUTO_VNODES]
+        return self._change(succession.vnodes_by_space(view.map, spaces, automatic))
+
+    def space(self):
+        """This node's address, port, and the bytes of its file system."""
+        return [self._options.host, self._options.port, self._store.space()[0]]
+
+    def _change(self, vnodes):
+        return self._edit(
+            lambda present: succession.map_with_vnodes(present, vnodes, int(time.time())))
+
     def _alter(self, **fields):
+        return self._edit(lambda present: present._replace(**fields))
+
+    def _edit(self, change):
         for _ in range(20):
             present, version = self._read_map()
             if present is None:
                 return Result.WAIT_FOR_FORMAT
-            if self._replace(present._replace(**fields), version):
+            following = change(present)
+            if following == present or self._replace(following, version):
                 return Result.SUCCESS
         return Result.CLUSTER_ERROR
 
@@ -389,7 +421,7 @@ class Membership:
         moved = []
         for oid in self._store.oids_in(arcs):
             policy = self._table.remembered_policy(oid, cluster_map)
-            if policy is None or index not in ring.holders(oid, policy.width):
+            if policy is None or index not in ring.holders_of(oid, policy):
                 moved.append(oid)
         if moved:
             self._store.retire(moved, last)

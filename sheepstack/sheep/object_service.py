@@ -64,7 +64,7 @@ class ObjectService:
         view = self._state.view
         policy = self._table.policy_if_known(oid)
         if policy is not None and view.open:
-            data = self._gateway.read_here(view, oid, offset, length, policy.width)
+            data = self._gateway.read_here(view, oid, offset, length, policy.copies_of(oid))
             if data is not None:
                 self._answer_read(version, oid, data, policy, reply, batch)
                 return

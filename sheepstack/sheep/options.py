@@ -16,6 +16,7 @@ from sheepstack.wire.opcodes import LISTEN_PORT
 LOG_LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 LOG_DESTINATIONS = ("file", "stdout", "syslog")
 UNIX = "unix"
+STRIP_AFTER = 5
 
 
 class OptionError(Exception):
@@ -45,12 +46,39 @@ class Options(NamedTuple):
     log_dir: str
     pidfile: Optional[str]
     throttle: Tuple[int, float]
+    strip_after: float
     runtime: str
     auth_key: Optional[bytes]
     allow: Tuple[str, ...]
     host_id: str = ""
     sock: str = ""
     space: int = 0
+
+
+#: Options of Sheepdog's sheep that mean nothing here, and why they may be left out; those
+#: without a reason would not do what whoever gives them wants.
+_SHEEPDOGS = {
+    "-D/--directio": "the store decides by itself what goes past the page cache",
+    "-j/--journal": "the store always has a journal, in STORE_DIR",
+    "-w/--wq-threads": "threads are made as they are needed",
+    "-x/--max-dynamic-threads": "threads are made as they are needed",
+    "-W/--wildcard-recovery": "recovery always looks at all that may be there",
+    "-u/--upgrade": "",
+}
+_WITHOUT_VALUE = ("-D/--directio", "-W/--wildcard-recovery", "-u/--upgrade")
+
+
+class _Ignored(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        reason = next(why for option, why in _SHEEPDOGS.items()
+                      if self.option_strings[0] in option.split("/"))
+        print("sheep: %s is ignored: %s" % (option_string, reason), file=sys.stderr)
+
+
+class _Refused(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.error("%s: stores of Sheepdog are not read: copy the images, for instance with "
+                     "'dog cluster snapshot'" % option_string)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,18 +114,24 @@ def build_parser() -> argparse.ArgumentParser:
     add("-V", "--vnodes", metavar="N", help="v-nodes (default: 128, weighted by space)")
     add("-R", "--recovery", metavar="max=N,interval=MS",
         help="recover at most N objects every MS milliseconds")
+    add("--strip-after", metavar="SECONDS",
+        help="cut objects of erasure-coded VDIs into strips when nobody has written to them for "
+             "so long (default: %d)" % STRIP_AFTER)
     add("--runtime", metavar="RUNTIME", help="eventlet (default) or threading")
     add("--auth-key-file", metavar="FILE",
         help="the cluster's secret: all who connect must prove to know it")
     add("--allow-legacy", metavar="ADDRS",
         help="comma-separated addresses, networks or the word 'unix', let in without it")
     add("--config-file", metavar="FILE", help="read options from FILE, section [sheep]")
+    for option, what in _SHEEPDOGS.items():
+        add(*option.split("/"), metavar="...", action=_Ignored if what else _Refused,
+            nargs=0 if option in _WITHOUT_VALUE else None, help=argparse.SUPPRESS)
     add("-v", "--version", action="store_true", help="print the version and exit")
     return parser
 
 
 _FILE_OPTIONS = ("bindaddr", "cluster", "gateway", "ioaddr", "log", "nosync", "port", "pidfile",
-                 "myaddr", "zone", "vnodes", "recovery", "runtime", "auth_key_file",
+                 "myaddr", "zone", "vnodes", "recovery", "strip_after", "runtime", "auth_key_file",
                  "allow_legacy", "store_dir", "foreground")
 _FLAGS = ("gateway", "nosync", "foreground")
 
@@ -134,6 +168,9 @@ def _read_file(given):
 def _checked(given) -> Options:
     if not given.store_dir:
         raise OptionError("which directory is the store? say: sheep [options] STORE_DIR")
+    if "," in given.store_dir:
+        raise OptionError("a sheep has one directory, not several: '%s'; start one sheep for "
+                          "each disk, all with the same -z" % given.store_dir)
     bind = given.bindaddr or "127.0.0.1"
     address = _address("-b", bind)
     if address.is_unspecified and not given.myaddr:
@@ -156,6 +193,7 @@ def _checked(given) -> Options:
         pidfile=os.path.abspath(given.pidfile) if given.pidfile else None,
         throttle=(_number("-R max", recovery.get("max", 0), 0, 1024),
                   _number("-R interval", recovery.get("interval", 0), 0, 3600000) / 1000),
+        strip_after=_seconds("--strip-after", given.strip_after or STRIP_AFTER),
         runtime=_choice("--runtime", given.runtime or "eventlet", ("eventlet", "threading")),
         auth_key=_key(given.auth_key_file), allow=_allowed(given.allow_legacy),
         host_id=_host_id())
@@ -183,6 +221,16 @@ def _number(option, text, least, most):
         raise OptionError("%s: '%s' is no number" % (option, text)) from None
     if not least <= value <= most:
         raise OptionError("%s: %d is not between %d and %d" % (option, value, least, most))
+    return value
+
+
+def _seconds(option, text):
+    try:
+        value = float(text)
+    except ValueError:
+        raise OptionError("%s: '%s' is no number" % (option, text)) from None
+    if not 0 < value <= 1e6:
+        raise OptionError("%s: %s is not between 0 and a million" % (option, text))
     return value
 
 

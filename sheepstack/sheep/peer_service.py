@@ -5,7 +5,7 @@ import json
 import logging
 import threading
 
-from sheepstack.redundancy.policy import CopyPolicy
+from sheepstack.redundancy import policy as policies
 from sheepstack.sheep.connection import weight_of
 from sheepstack.sheep.replica import NotHere, Unsettled, result_of
 from sheepstack.sheep.vdi_service import Failure
@@ -19,7 +19,9 @@ from sheepstack.wire.results import Result
 log = logging.getLogger(__name__)
 
 #: Calls that ask other sheep in turn.
-_WAITING_CALLS = ("refetch", "adopt", "vdi")
+_WAITING_CALLS = ("refetch", "adopt", "vdi", "mend")
+#: Calls that ask those who answer the former ones.
+_KEEPER_CALLS = ("make_whole", "remove_object", "check_object")
 #: Calls that wait for their turn at the leader.
 _LEADER_CALLS = ("inode_changed", "all_inodes", "late_entries", "make_object")
 # Plain integers, as these are compared for every request.
@@ -31,17 +33,30 @@ _UNSETTLED = int(PeerFlag.UNSETTLED)
 _STALE = int(PeerFlag.STALE)
 
 
+def _policies():
+    """The policy of each byte that may stand for one, None for the others."""
+    for byte in range(256):
+        try:
+            yield policies.from_byte(byte)
+        except ValueError:
+            yield None
+
+
+_POLICIES = tuple(_policies())
+
+
 class PeerService:
     """Dispatches requests that :mod:`sheepstack.wire.peer` describes.
 
-    ``workers`` run what may wait for other sheep, ``callers`` what never does, ``leaders`` what
-    waits for the leader, who waits for workers: so those who wait always get their answers.
+    ``workers`` run what may wait for other sheep, ``callers`` what never does,
+    ``keepers`` what waits for workers, ``leaders`` what waits for the leader, who waits for
+    workers: so those who wait always get their answers.
     ``forward(header, payload, reply)`` carries out a client's request that another sheep passed
     on.
     """
 
-    def __init__(self, state, store, replica, gateway, recovery, table, workers, callers, leaders,
-                 service):
+    def __init__(self, state, store, replica, gateway, recovery, table, workers, callers, keepers,
+                 leaders, service):
         self._state = state
         self._store = store
         self._replica = replica
@@ -50,10 +65,14 @@ class PeerService:
         self._table = table
         self._workers = workers
         self._callers = callers
+        self._keepers = keepers
         self._leaders = leaders
         self._service = service
         self.forward = None
         self.break_lock = None
+        self.strip_reader = None
+        self.strip_keeper = None
+        self.space = None
         state.answer_call = self.answer
 
     def handle(self, fields, header, payload, connection, batch):
@@ -78,8 +97,9 @@ class PeerService:
         if settled:
             self._replica.note_settled(node_index_of(stamp), settled)
         if opcode in _WRITES:
-            if not oids.is_attr(oid):
-                self._table.remember(oids.vid_of(oid), CopyPolicy(flags >> peer.WIDTH_SHIFT))
+            if not self._learn_policy(oid, flags):
+                reply(Result.INVALID_PARMS, batch=batch)
+                return
             self._write(opcode, oid, revision, stamp, offset, length, payload, reply, batch)
         elif opcode == _READ:
             self._read(flags, oid, revision, offset, length, reply, batch)
@@ -90,10 +110,30 @@ class PeerService:
         elif opcode == PeerOp.FETCH:
             self._callers.submit(self._fetch, oid, stamp if flags & _STALE else None,
                                  reply)
+        elif opcode == PeerOp.READ_STRIP and oids.is_strip(oid):
+            self.strip_reader.answer(oid, revision, offset, length, reply)
+        elif opcode == PeerOp.PUT and self._learn_policy(oid, flags):
+            self._callers.submit(self._put, oid, revision, payload, reply)
         elif opcode == PeerOp.LIST:
             self._callers.submit(self._list, payload, reply)
         else:
             reply(Result.INVALID_PARMS, batch=batch)
+
+    def _learn_policy(self, oid, flags):
+        policy = _POLICIES[flags >> peer.POLICY_SHIFT]
+        if policy is None:
+            return False
+        if not oids.is_attr(oid):
+            self._table.remember(oids.vid_of(oid), policy)
+        return True
+
+    def _put(self, oid, revision, payload, reply):
+        try:
+            size, stamp, extents = peer.unpack_extents(payload)
+            result = self._replica.put(oid, revision, size, stamp, extents)
+        except ValueError:
+            result = Result.INVALID_PARMS
+        reply(result)
 
     def _write(self, opcode, oid, revision, stamp, offset, size, payload, reply, batch):
         def done(result, last):
@@ -144,7 +184,8 @@ class PeerService:
         except StoreError as error:
             if not isinstance(error, NoObject):
                 log.warning("object %016x cannot be handed on: %s", oid, error)
-                if stale_revision is None:
+                # A strip can do without: whoever asks has others to ask, too.
+                if stale_revision is None and not oids.is_strip(oid):
                     self._recovery.repair(oid, self._state.view.revision)
                 reply(result_of(error))
             elif stale_revision is None and not self._recovery.known_absent(oid):
@@ -174,6 +215,8 @@ class PeerService:
         workers = self._callers
         if name in _WAITING_CALLS:
             workers = self._workers
+        elif name in _KEEPER_CALLS:
+            workers = self._keepers
         elif name in _LEADER_CALLS:
             workers = self._leaders
         workers.submit(self._answer_call, question, reply)
@@ -215,13 +258,37 @@ class PeerService:
         for epoch in self._store.stale_epochs():
             yield from self._store.stale_oids(epoch)
 
+    def _on_mark(self, oid, revision, token):
+        return self._replica.mark(oid, revision, token)
+
+    def _on_retire(self, oid, revision, token):
+        return int(self._replica.retire(oid, revision, token))
+
+    def _on_drop_strips(self, oid, revision, width):
+        return int(self._replica.drop_strips(oid, revision, min(width, policies.MAX_COPIES)))
+
+    def _on_make_whole(self, oid, revision):
+        return self.strip_keeper.make_whole(oid, revision)
+
+    def _on_remove_object(self, oid, revision):
+        return self.strip_keeper.remove_object(oid, revision)
+
+    def _on_check_object(self, oid, revision):
+        return self.strip_keeper.check_object(oid, revision)
+
+    def _on_examine(self, oid, revision):
+        return self.strip_keeper.examine(oid)
+
+    def _on_mend(self, oid, revision):
+        return self.strip_keeper.mend(oid, revision)
+
     def _on_inodes(self):
         return [oids.vid_of(oid) for oid in self._all_oids() if oids.is_vdi(oid)]
 
     def _on_objects(self, vids):
         wanted = set(vids)
-        return [oid for oid in self._store.oids()
-                if oids.vid_of(oid) in wanted and (oids.is_data(oid) or oids.is_vmstate(oid))]
+        found = {oids.whole_oid(oid) for oid in self._store.oids() if oids.vid_of(oid) in wanted}
+        return [oid for oid in found if oids.is_data(oid) or oids.is_vmstate(oid)]
 
     def _on_attributes(self, vid):
         return [oid for oid in self._all_oids()
@@ -274,6 +341,9 @@ class PeerService:
     def _leads(self):
         view = self._state.view
         return view.open and view.leader == view.index >= 0
+
+    def _on_space(self):
+        return self.space()
 
     def _on_unlock(self, vid):
         return self.break_lock(vid)

@@ -24,7 +24,11 @@ import time
 
 from sheepstack.coordination.errors import CoordinationError
 from sheepstack.placement.ring import RING_SIZE, changed_arcs, merged
+from sheepstack.redundancy.erasure import TRAILER_SIZE, Trailer
+from sheepstack.sheep.replica import strip_trailer
+from sheepstack.sheep.strip_recovery import StripRecovery
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
+from sheepstack.sheep.waiter import Waiter
 from sheepstack.store.errors import NoObject, NoSpace, StoreError
 from sheepstack.store.objects import DOUBTFUL
 from sheepstack.wire import oid as oids
@@ -72,10 +76,13 @@ class Recovery:
         self.running = False
         self._no_room = set()
         self._turn = threading.Lock()
+        self._strips = StripRecovery(state, store, table, self._ask_all,
+                                     self._maps_since_complete, self._accounted_for)
 
     def attach(self, replica):
         """The replica, which in turn asks us what is absent."""
         self._replica = replica
+        self._strips.attach(replica)
 
     # -- what others ask -------------------------------------------------------------------
 
@@ -114,13 +121,36 @@ class Recovery:
             self._lost = set()
 
     def holding(self, wanted):
-        """For each oid: [current stamp or None, busy, [[revision, stamp] set aside...]]."""
+        """For each oid: [current stamp or None, busy, [[revision, stamp] set aside...]].
+
+        The stamp of a strip is its version.
+        """
         answer = []
         for oid in wanted:
-            current = self._store.stamp(oid) if self._store.exists(oid) else None
+            if oids.is_strip(oid):
+                answer.append(self._holding_strip(oid))
+                continue
+            try:
+                current = self._store.stamp(oid)
+            except NoObject:
+                current = None
             stale = [[revision, stamp] for revision, stamp, _ in self._store.stale_info(oid)]
             answer.append([current, self._replica.is_busy(oid), stale])
         return answer
+
+    def _holding_strip(self, oid):
+        current, stale = None, []
+        try:
+            current = strip_trailer(self._store, oid).version
+        except StoreError:
+            pass
+        for revision, _, size in self._store.stale_info(oid):
+            try:
+                stale.append([revision, Trailer.unpack(self._store.stale_read(
+                    oid, revision, size - TRAILER_SIZE, TRAILER_SIZE)).version])
+            except (StoreError, ValueError):
+                continue
+        return [current, False, stale]
 
     def listing(self, arcs):
         """Packed listing of all copies in ``arcs``, current and set aside."""
@@ -197,7 +227,7 @@ class Recovery:
                     PeerOp.FETCH, view.revision, self._state.patience, oid=oid)
                 if answer.result == Result.AGAIN:
                     continue
-                waiter = _Waiter()
+                waiter = Waiter()
                 if answer.result == Result.NO_OBJ:
                     put = functools.partial(self._store.remove, oid, waiter)
                 elif answer.result == Result.SUCCESS:
@@ -217,9 +247,11 @@ class Recovery:
         view = self._state.view
         if view.revision != revision:
             return False
+        if oids.is_strip(oid):
+            return self._repair_strip(view, oid)
         # Where the policy would have to be read, that might need the very bytes we repair.
         policy = self._table.policy_if_known(oid)
-        nodes = view.ring.holders(oid, policy.width) if policy else range(len(view.map.nodes))
+        nodes = view.ring.holders_of(oid, policy) if policy else range(len(view.map.nodes))
         good = True
         for block in self._store.verify(oid):
             offset = block * 4096
@@ -239,6 +271,13 @@ class Recovery:
                 good = False
         return good
 
+    def _repair_strip(self, view, strip):
+        try:
+            return self._strips.repair(view, strip)
+        except (Changed, StoreError) as error:
+            log.info("strip %016x is not repaired now: %r", strip, error)
+            return False
+
     def _bring(self, view, oid):
         if self._store.exists(oid) or self.known_absent(oid):
             return True
@@ -252,16 +291,24 @@ class Recovery:
         absent = self._absent
         # From here on these are those of this view, or of none any more.
         self._check(view)
+        if oids.is_strip(oid):
+            found = self._strips.resolve(view, oid)
+            if found is None:
+                absent.add(oid)
+            if found is not False:
+                self._lost.discard(oid)
+                self._no_room.discard(oid)
+            return found is not False
         answers = self._ask_all(view, [oid])
         states = {node: answer[0] for node, answer in answers.items()}
         current = [node for node, state in states.items() if state[0] is not None]
         policy = self._table.policy_if_known(oid) or self._policy_of_inode(view, oid, current)
-        if policy and view.index not in view.ring.holders(oid, policy.width):
+        if policy and view.index not in view.ring.holders_of(oid, policy):
             # Asked by somebody who took it for an object of more copies.
             self._lost.discard(oid)
             absent.add(oid)
             return True
-        order = list(view.ring.holders(oid, policy.width)) if policy else []
+        order = list(view.ring.holders_of(oid, policy)) if policy else []
         rank = {node: position for position, node in enumerate(order)}
         current.sort(key=lambda node: (rank.get(node, len(rank)), node))
         if current:
@@ -317,13 +364,14 @@ class Recovery:
         return False
 
     def _fetch(self, view, oid, source, stale_revision):
+        given_up = self._replica.retirements(oid)
         answer = view.links[source].call(
             PeerOp.FETCH, view.revision, self._state.patience, oid=oid,
             stamp=stale_revision or 0, flags=PeerFlag.STALE if stale_revision else 0)
         if answer.result != Result.SUCCESS:
             return False
         size, stamp, extents = peer.unpack_extents(answer.payload)
-        waiter = _Waiter(used=False)
+        waiter = Waiter(used=False)
         same = self._equal_copy_set_aside(oid, size, extents)
 
         def put():
@@ -334,14 +382,14 @@ class Recovery:
             waiter.used = True
             self._store.create_sparse(oid, size, extents, stamp, waiter)
 
-        self._install(view, oid, put)
+        self._install(view, oid, put, given_up)
         waiter.wait()
         self._lost.discard(oid)
         self._no_room.discard(oid)
         return True
 
-    def _install(self, view, oid, put):
-        if not self._replica.install(oid, view.revision, put):
+    def _install(self, view, oid, put, retirements=None):
+        if not self._replica.install(oid, view.revision, put, retirements):
             raise Changed()
 
     def _equal_copy_set_aside(self, oid, size, extents):
@@ -374,7 +422,7 @@ class Recovery:
         present = {node.key for node in view.map.nodes}
         for past in self._maps_since_complete(view):
             ring = self._state.ring_of(past)
-            keys = {past.nodes[index].key for index in ring.holders(oid, policy.width)}
+            keys = {past.nodes[index].key for index in ring.holders_of(oid, policy)}
             if keys and not keys & present:
                 return False
         return True
@@ -407,7 +455,10 @@ class Recovery:
             if len(zones) >= min(width, past.zones()) and any(
                     keys.issuperset(holders) for holders in ring.all_holders(width)):
                 return True
-        return False
+        return any(
+            len(holders) >= policy.data > len(holders - keys)
+            for policy in (self._table.erasure_codes(past) if keys else ())
+            for holders in ring.all_holders(policy.width))
 
     def _ask_all(self, view, wanted):
         """{node: holding(wanted)} of all members; raises Changed, also when one is silent."""
@@ -474,6 +525,7 @@ class Recovery:
         if self._everything or self._complete_ring is None:
             return WHOLE_RING
         arcs = []
+        # With all smaller numbers of copies: so the order of the holders counts, too.
         for copies in self._table.widths():
             arcs += changed_arcs(self._complete_ring, view.ring, copies)
         arcs += [(oid_hash(oid), oid_hash(oid) + 1) for oid in self._extra]
@@ -490,14 +542,24 @@ class Recovery:
             for oid, _, revision in listed:
                 (doubtful if revision else wanted).add(oid)
         self._check(view)
-        lacking = [oid for oid in wanted | doubtful if not self._store.exists(oid)]
+        listed = {own for oid in wanted | doubtful for own in self._own_part(view, oid)}
+        lacking = [oid for oid in listed if not self._store.exists(oid)]
         lacking.sort(key=lambda oid: (not oids.is_vdi(oid), oid))
         belonging = []
         for oid in lacking:
             policy = self._table.policy_of(oid)
-            if view.index in view.ring.holders(oid, policy.width):
+            if view.index in view.ring.holders_of(oid, policy):
                 belonging.append(oid)
         return belonging
+
+    def _own_part(self, view, oid):
+        """What this node should have of what somebody has: another strip perhaps."""
+        if not oids.is_strip(oid):
+            return [oid]
+        whole = oids.whole_oid(oid)
+        policy = self._table.policy_of(whole)
+        return [oids.strip_oid(whole, position) for position, node in enumerate(
+            view.ring.holders(whole, policy.width)) if node == view.index and policy.is_erasure]
 
     def _list_of(self, view, node, arcs):
         payload = json.dumps([list(arc) for arc in arcs]).encode()
@@ -568,24 +630,3 @@ class Throttle:
     def __init__(self, lanes=0, interval=0.0):
         self.lanes = lanes
         self.interval = interval
-
-
-class _Waiter:
-    """A callback of the store that can be waited for."""
-
-    def __init__(self, used=True):
-        self._done = threading.Event()
-        self._error = None
-        self.used = used
-
-    def __call__(self, error):
-        self._error = error
-        self._done.set()
-
-    def wait(self):
-        """Raises the store's error.  Where the callback was never passed on, returns."""
-        if not self.used:
-            return
-        self._done.wait()
-        if self._error is not None:
-            raise self._error

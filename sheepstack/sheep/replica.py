@@ -16,7 +16,11 @@ import itertools
 import threading
 import time
 
+from sheepstack.redundancy.erasure import TRAILER_SIZE, Trailer
+from sheepstack.redundancy.policy import MAX_COPIES
+from sheepstack.sheep.waiter import Waiter
 from sheepstack.store.errors import NoObject, NoSpace, Rotten, StoreError, StoreIOError
+from sheepstack.wire import oid as oids
 from sheepstack.wire.peer import counter_of, full_stamp, make_stamp, node_index_of
 from sheepstack.wire.results import Result
 
@@ -114,6 +118,8 @@ class Replica:
         self._revision = -1
         self._index = -1
         self._watermarks = {}
+        self._marks = {}
+        self._retired = [0] * _STRIPES
         self._changed = threading.Condition()
         self._waiters = 0
         self.clock = Clock()
@@ -134,6 +140,7 @@ class Replica:
                 entry.orphans += [(start, end) for _, start, end in entry.pending]
                 entry.pending = []
         self._watermarks = {}
+        self._marks = {}
         self._index = index
         self._revision = revision
         self._wake()
@@ -246,7 +253,7 @@ class Replica:
         """Apply a write of zeros that frees their space; see :meth:`write`."""
         def apply(finish):
             if not self._store.exists(oid):
-                return Result.SUCCESS if self._known_absent(oid) else _raise(NotHere(oid))
+                return Result.NO_OBJ if self._known_absent(oid) else _raise(NotHere(oid))
             end = min(offset + length, self._store.size(oid))
             self._store.discard(oid, offset, end - offset, finish)
             return None
@@ -278,6 +285,8 @@ class Replica:
                 if full <= entry.stamp:
                     result, last = Result.AGAIN, entry.stamp & 0xFFFFFFFFFFFFFFFF
                 else:
+                    if self._marks:
+                        self._marks.pop(oid, None)
                     if len(entry.pending) > 8:
                         self._prune(entry)
                     item = (stamp, start, end)
@@ -359,14 +368,14 @@ class Replica:
         with self._lock_of(oid):
             self._entries.pop(oid, None)
 
-    def install(self, oid, revision, put) -> bool:
+    def install(self, oid, revision, put, retirements=None) -> bool:
         """Call ``put()``, which brings the object here, unless a write was faster.
 
-        False, and nothing done, where the map has changed: what was right to put here at
-        ``revision`` may lack later writes, or belong elsewhere.
+        False, and nothing is done, where the map has changed: it may not belong here any more;
+        or where :meth:`retirements` has: it may have been given up everywhere.
         """
         with self._lock_of(oid):
-            if revision != self._revision:
+            if revision != self._revision or retirements not in (None, self.retirements(oid)):
                 return False
             if not self._store.exists(oid):
                 put()
@@ -390,8 +399,94 @@ class Replica:
             entry = self._entries.get(oid)
             if revision != self._revision or (entry is not None and entry.stamp != last):
                 return False
+            self._marks.pop(oid, None)
+            self._retired[oid % _STRIPES] += 1
             put()
             return True
+
+    # -- between whole and strips; see sheepstack.sheep.strip_keeper ------------------------
+
+    def mark(self, oid, revision, token) -> bool:
+        """From here on see whether a write comes; False where one is still under way."""
+        with self._lock_of(oid):
+            entry = self._entries.get(oid)
+            if entry is not None:
+                self._prune(entry)
+            if (revision != self._revision or not self._store.exists(oid)
+                    or entry is not None and (entry.pending or entry.orphans)):
+                return False
+            self._marks[oid] = token
+            return True
+
+    def retire(self, oid, revision, token) -> Result:
+        """Remove the whole copy here, unless a write came since the mark ``token``: AGAIN.
+
+        ``token`` 0: whatever came.
+        """
+        waiter = Waiter(used=False)
+        with self._lock_of(oid):
+            if revision != self._revision:
+                return self.mismatch(revision) or Result.OLD_NODE_VER
+            if token and self._store.exists(oid) and self._marks.get(oid) != token:
+                return Result.AGAIN
+            self._marks.pop(oid, None)
+            self._retired[oid % _STRIPES] += 1
+            if self._store.exists(oid):
+                waiter.used = True
+                self._store.remove(oid, waiter)
+        return _outcome(waiter)
+
+    def retirements(self, oid) -> int:
+        """Another number than before where the whole copy here may have been given up since."""
+        return self._retired[oid % _STRIPES]
+
+    def put(self, oid, revision, size, stamp, extents) -> Result:
+        """Keep a strip, unless there is a newer one, or a whole object, unless there is one."""
+        waiter = Waiter(used=False)
+        with self._lock_of(oid):
+            if revision != self._revision:
+                return self.mismatch(revision) or Result.OLD_NODE_VER
+            if oids.is_strip(oid):
+                if self._strip_version(oid) > stamp:
+                    return Result.AGAIN
+            elif self._store.exists(oid):
+                return Result.SUCCESS
+            elif self._newest_strip(oid) > stamp:
+                # Sent so long ago that the object has been whole and cut again since.
+                return Result.AGAIN
+            elif self._store.is_full:
+                return Result.NO_SPACE
+            waiter.used = True
+            self._store.create_sparse(oid, size, extents, stamp, waiter)
+        return _outcome(waiter)
+
+    def _newest_strip(self, oid):
+        return max(self._strip_version(oids.strip_oid(oid, position))
+                   for position in range(MAX_COPIES))
+
+    def _strip_version(self, oid):
+        try:
+            return strip_trailer(self._store, oid).version
+        except StoreError:
+            return 0
+
+    def drop_strips(self, oid, revision, width) -> Result:
+        """Remove all strips of an object that are here."""
+        waiters = []
+        with self._lock_of(oid):
+            if revision != self._revision:
+                return self.mismatch(revision) or Result.OLD_NODE_VER
+            for position in range(width):
+                strip = oids.strip_oid(oid, position)
+                if self._store.exists(strip):
+                    waiters.append(Waiter())
+                    self._store.remove(strip, waiters[-1])
+        return max(map(_outcome, waiters), default=Result.SUCCESS)
+
+    def last_write(self, oid) -> float:
+        """When a write came last, by the monotonic clock; 0.0: not of late."""
+        entry = self._entries.get(oid)
+        return entry.touched if entry is not None else 0.0
 
     def is_busy(self, oid) -> bool:
         """True while the stamp on disk may not be that of the last write."""
@@ -430,6 +525,22 @@ def result_of(error: Exception) -> Result:
     if isinstance(error, (Rotten, StoreError)):
         return Result.EIO
     return Result.SYSTEM_ERROR
+
+
+def strip_trailer(store, oid) -> Trailer:
+    """The trailer of a strip that is here; raises StoreError."""
+    size = store.size(oid)
+    if size <= TRAILER_SIZE:
+        raise NoObject(oid)
+    return Trailer.unpack(store.read(oid, size - TRAILER_SIZE, TRAILER_SIZE))
+
+
+def _outcome(waiter) -> Result:
+    try:
+        waiter.wait()
+    except StoreError as error:
+        return result_of(error)
+    return Result.SUCCESS
 
 
 def _raise(error):

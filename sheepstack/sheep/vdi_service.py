@@ -11,7 +11,7 @@ import threading
 from typing import NamedTuple
 
 from sheepstack.redundancy import policy as policies
-from sheepstack.redundancy.replication import UnsupportedPolicy, scheme_of
+from sheepstack.redundancy.erasure import UnsupportedPolicy, check_supported
 from sheepstack.sheep.catalogue import Catalogue
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
 from sheepstack.sheep.workers import in_lanes
@@ -282,9 +282,6 @@ class VdiService:
         self.reclaim()
         return inode
 
-    def alter_copies(self, vid, nr_copies):
-        raise Failure(Result.NO_SUPPORT)
-
     def late_entries(self, vid, first, entries) -> bool:
         """Map entries that were meant for ``vid`` and came just after it became a snapshot.
 
@@ -367,7 +364,7 @@ class VdiService:
             raise Failure(Result.NO_SUPPORT)
         try:
             policy = policies.from_wire(*copies) if any(copies) else cluster.copies
-            scheme_of(policy)
+            check_supported(policy)
         except UnsupportedPolicy:
             raise Failure(Result.NO_SUPPORT) from None
         except ValueError:

@@ -4,16 +4,19 @@ Entries are read from inode objects when they are first needed, changed when the
 so, and forgotten when the map changes.
 """
 
+import logging
 import threading
 from typing import NamedTuple
 
 from sheepstack.redundancy import policy
 from sheepstack.redundancy.policy import CopyPolicy
+from sheepstack.store.errors import StoreError
 from sheepstack.wire import oid as oids
 from sheepstack.wire.inode import InodeHeader
 from sheepstack.wire.inode_layout import INODE_HEADER_SIZE
 from sheepstack.wire.results import Result
 
+log = logging.getLogger(__name__)
 
 #: VDIs of up to so many copies may exist that this sheep has not heard of.
 _USUAL_WIDTH = 6
@@ -35,12 +38,16 @@ class UnknownVdi(Exception):
 
 
 class VdiTable:
-    """``read(oid, offset, length, policy)`` gives (result, bytes) and may wait."""
+    """``read(oid, offset, length, policy)`` gives (result, bytes) and may wait.
 
-    def __init__(self, state):
+    ``identity`` keeps over a restart how many holders some object may have.
+    """
+
+    def __init__(self, state, identity):
         self._state = state
+        self._identity = identity
         self._entries = {}
-        self._widths = set()
+        self._widest = identity.get("widest", _USUAL_WIDTH)
         self._policies = {}
         self._lock = threading.Lock()
         self.read = None
@@ -64,7 +71,7 @@ class VdiTable:
     def learn(self, vid, entry) -> VdiEntry:
         """Take ``entry`` unless one is there already; returns the one that counts."""
         with self._lock:
-            self._widths.add(entry.policy.width)
+            self._note_width(entry.policy)
             self._policies[vid] = entry.policy
             return self._entries.setdefault(vid, entry)
 
@@ -77,7 +84,7 @@ class VdiTable:
 
     def set(self, vid, entry):
         with self._lock:
-            self._widths.add(entry.policy.width)
+            self._note_width(entry.policy)
             self._policies[vid] = entry.policy
             self._entries[vid] = entry
 
@@ -94,32 +101,48 @@ class VdiTable:
         with self._lock:
             self._entries.clear()
             self._policies.clear()
-            self._widths.clear()
+
+    def _note_width(self, copies):
+        if copies.width > self._widest:
+            self._widest = copies.width
+            try:
+                self._identity.update(widest=copies.width)
+            except StoreError as error:
+                log.warning("cannot note that objects have %d holders: %s", copies.width, error)
 
     def widths(self):
         """Numbers of holders that some object may have."""
         view = self._state.view
-        with self._lock:
-            most = max(self._widths | {view.map.copies.width, _USUAL_WIDTH})
+        most = max(self._widest, view.map.copies.width)
         return range(1, min(most, view.map.zones()) + 1)
 
     def widths_in_use(self):
         """Numbers of holders of the VDIs that this sheep knows, and of the cluster's default."""
         with self._lock:
-            return ({copies.width for copies in self._policies.values()}
-                    | {self._state.view.map.copies.width})
+            known = {*self._policies.values(), self._state.view.map.copies}
+        return {copies.width for copies in known} | {
+            copies.parity + 1 for copies in known if copies.is_erasure}
+
+    def erasure_policies(self):
+        """{vid: policy} of the VDIs that this sheep knows whose objects are cut into strips."""
+        with self._lock:
+            return {vid: copies for vid, copies in self._policies.items() if copies.parity}
+
+    def erasure_codes(self, cluster_map):
+        """Policies with parity that objects may have."""
+        with self._lock:
+            known = {*self._policies.values(), cluster_map.copies}
+        return {copies for copies in known if copies.parity}
 
     def widths_of(self, cluster_map):
         """Like :meth:`widths`, at a map that is not the present one."""
-        with self._lock:
-            most = max(self._widths | {cluster_map.copies.width, _USUAL_WIDTH})
-        return range(1, most + 1)
+        return range(1, max(self._widest, cluster_map.copies.width) + 1)
 
     def remember(self, vid, copies: CopyPolicy):
         """Note the policy of a VDI whose inode need not be read now."""
         if vid not in self._policies:
             with self._lock:
-                self._widths.add(copies.width)
+                self._note_width(copies)
                 self._policies.setdefault(vid, copies)
 
     def remembered_policy(self, oid, cluster_map):

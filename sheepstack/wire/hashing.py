@@ -4,6 +4,8 @@ Source: http://www.isthe.com/chongo/tech/comp/fnv/ for FNV-1a; the extra round o
 hash's own bytes is Sheepdog's.
 """
 
+from sheepstack.wire.oid import whole_oid
+
 FNV1A_64_INIT = 0xCBF29CE484222325
 FNV_64_PRIME = 0x100000001B3
 _MASK = 0xFFFFFFFFFFFFFFFF
@@ -29,8 +31,8 @@ def buffer_hash(data: bytes) -> int:
 
 
 def oid_hash(oid: int) -> int:
-    """Where an object id lies on the ring."""
-    return buffer_hash(oid.to_bytes(8, "little"))
+    """Where an object id lies on the ring; strips lie where their object does."""
+    return buffer_hash(whole_oid(oid).to_bytes(8, "little"))
 
 
 def vdi_name_hash(name: bytes) -> int:

@@ -8,6 +8,10 @@ bits   meaning
 56-58  reserved
 59-63  type: ledger, btree, attribute, vmstate, VDI (inode)
 ====== =====================================================
+
+Between sheep, and on disk, a strip of an erasure-coded object has an id, too: that of the
+object, with the two type bits 59 and 60, which no client may set both, and with the number of
+the strip in bits 27 to 31.
 """
 
 from sheepstack.wire import inode_layout as layout
@@ -25,6 +29,10 @@ TYPE_MASK = VDI_BIT | VMSTATE_BIT | ATTR_BIT | BTREE_BIT | LEDGER_BIT
 RESERVED_MASK = 0x07 << 56
 
 LEDGER_OBJECT_SIZE = 1 << 22
+
+STRIP_MARK = BTREE_BIT | LEDGER_BIT
+_STRIP_SHIFT = 27
+_STRIP_NUMBER = 0x1F << _STRIP_SHIFT
 
 
 def data_oid(vid: int, index: int) -> int:
@@ -46,6 +54,30 @@ def attr_oid(vid: int, attr_id: int) -> int:
 
 def btree_oid(vid: int, btree_id: int) -> int:
     return BTREE_BIT | (vid << VDI_SPACE_SHIFT) | btree_id
+
+
+def strip_oid(oid: int, position: int) -> int:
+    """Id of the strip with number ``position`` of the data (or vmstate) object ``oid``.
+
+    Raises ValueError where the object cannot have strips.
+    """
+    if oid & ~(VMSTATE_BIT | VID_MASK << VDI_SPACE_SHIFT | INDEX_MASK & ~_STRIP_NUMBER):
+        raise ValueError("object %016x has no strips" % oid)
+    return oid | STRIP_MARK | position << _STRIP_SHIFT
+
+
+def is_strip(oid: int) -> bool:
+    return oid & (TYPE_MASK & ~VMSTATE_BIT) == STRIP_MARK
+
+
+def strip_position(oid: int) -> int:
+    """The number of a strip."""
+    return (oid & _STRIP_NUMBER) >> _STRIP_SHIFT
+
+
+def whole_oid(oid: int) -> int:
+    """The object that a strip belongs to; any other id as it is."""
+    return oid & ~(STRIP_MARK | _STRIP_NUMBER) if is_strip(oid) else oid
 
 
 def vid_of(oid: int) -> int:

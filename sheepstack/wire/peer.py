@@ -53,13 +53,18 @@ class PeerOp(enum.IntEnum):
     FETCH = 0xF1
     #: What a node holds, for recovery: see :func:`pack_listing`.
     LIST = 0xF2
+    #: An object or a strip of one as FETCH gives it, to be kept: see
+    #: :meth:`sheepstack.sheep.replica.Replica.put`.
+    PUT = 0xF3
+    #: Bytes of a strip, behind its trailer: see :mod:`sheepstack.redundancy.erasure`.
+    READ_STRIP = 0xF4
 
 
 FIRST_PEER_OPCODE = 0xE8
 
 
-#: Of the flags of a write: how many holders the policy of its object wants.
-WIDTH_SHIFT = 8
+#: Of the flags of a write: where the byte with the copy policy of its object lies.
+POLICY_SHIFT = 8
 
 
 class PeerFlag(enum.IntFlag):

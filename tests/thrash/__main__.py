@@ -42,6 +42,8 @@ def _options(arguments):
         "default; 0: the same disk for all")
     add("--no-clock", action="store_true",
         help="leave the clocks alone, which libfaketime changes where it is installed")
+    add("--policy", default="3", metavar="COPIES",
+        help="as for 'dog cluster format -c', e.g. 2:1 (default: 3)")
     add("--only", nargs="+", default=(), metavar="FAULT", help="do these kinds alone")
     add("--dir", type=pathlib.Path, help="where the stores are (default: a temporary one)")
     add("--keep", action="store_true", help="keep the directory of rounds that succeeded, too")
@@ -67,7 +69,7 @@ def main(arguments=None) -> int:
             sheep=options.sheep, owners=options.owners, sharers=options.sharers,
             sync=not options.nosync, lock=options.lock, disk=options.disk,
             clock=not options.no_clock and clocks.are_possible(runtimes[number % len(runtimes)]),
-            only=tuple(options.only))
+            only=tuple(options.only), policy=options.policy)
         verdict = thrash(plan, directory=options.dir, keep=options.keep)
         print(verdict, flush=True)
         left -= plan.faults

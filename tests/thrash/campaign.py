@@ -44,6 +44,7 @@ class Plan(NamedTuple):
     disk: int = 0
     clock: bool = False
     only: Tuple[str, ...] = ()
+    policy: str = "3"
 
     def __str__(self):
         words = ["seed %d" % self.seed, self.runtime, self.driver]
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
         words += ["lock"] if self.lock else []
         words += ["disk %d" % self.disk] if self.disk else []
         words += ["clock"] if self.clock else []
+        words += [self.policy] if self.policy != "3" else []
         return " ".join(words)
 
 
@@ -127,7 +129,7 @@ class _Round:
     def run(self):
         plan, farm = self._plan, self._farm
         began = time.monotonic()
-        farm.start(plan.sheep, 3, format_options=("-l",) if plan.lock else ())
+        farm.start(plan.sheep, plan.policy, format_options=("-l",) if plan.lock else ())
         crowd = Crowd(plan.seed, self._history, farm.addresses, owners=plan.owners,
                       sharers=plan.sharers, timeout=_CLIENT_TIMEOUT, lock=plan.lock)
         nemesis = Nemesis(farm, plan.seed, session_timeout=_SESSION_TIMEOUT,
@@ -190,11 +192,13 @@ class _Round:
         """Until nothing changes in the stores any more, and nothing has to."""
         seen, since = None, time.monotonic()
         end = since + _RECLAIM_TIME
+        # Objects at rest are cut into strips after a while.
+        quiet = 4 if ":" in self._plan.policy else 2
         while time.monotonic() < end:
             now = self._names()
             if now != seen:
                 seen, since = now, time.monotonic()
-            elif not now[1] and time.monotonic() - since > 2 and not offline.leftovers(
+            elif not now[1] and time.monotonic() - since > quiet and not offline.leftovers(
                     self._farm.sheep[index].directory for index in self._farm.members):
                 return
             time.sleep(0.5)

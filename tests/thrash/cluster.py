@@ -192,7 +192,7 @@ class Farm(harness.SheepCluster):
                             directory], check=True)
             self._mounted.append(directory)
             directory = directory / "store"
-        argv = ["-c", self.coordination, "-z", index, *options]
+        argv = ["-c", self.coordination, "-z", index, "--strip-after", "0.3", *options]
         argv += [] if self.sync else ["-n"]
         port = _PORT if self.network.breakable else harness.free_port()
         sheep = _Sheep(host, prefix, index, directory, self.root / ("sheep%d.log" % index),

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sheepstack.placement.cluster_map import ClusterMap
 from sheepstack.placement.ring import Ring
+from sheepstack.redundancy import erasure
 from sheepstack.redundancy import policy as policies
 from sheepstack.store.errors import StoreError
 from sheepstack.store.objects import ObjectStore
@@ -70,9 +71,10 @@ def _compare(stores):
     copies = [_examine(name, store) for name, store in sorted(stores.items())]
     inodes = _inodes(stores)
     violations += check_copies(cluster_map, copies, inodes)
-    leaks, unlinked = check_use({oid for each in copies for oid in each.digests}, inodes)
-    return Findings(violations + leaks, len({oid for each in copies for oid in each.digests}),
-                    unlinked)
+    violations += check_strips(cluster_map, stores, inodes)
+    present = {oids.whole_oid(oid) for each in copies for oid in each.digests}
+    leaks, unlinked = check_use(present, inodes)
+    return Findings(violations + leaks, len(present), unlinked)
 
 
 def leftovers(directories) -> list:
@@ -83,7 +85,7 @@ def leftovers(directories) -> list:
     present, inodes = set(), {}
     for directory in directories:
         for name in os.listdir(directory / "obj"):
-            oid = int(name, 16)
+            oid = oids.whole_oid(int(name, 16))
             present.add(oid)
             if oids.is_vdi(oid) and oids.vid_of(oid) not in inodes:
                 with contextlib.suppress(FileNotFoundError):
@@ -170,13 +172,11 @@ def check_copies(cluster_map, copies, inodes) -> list:
     holders = defaultdict(dict)
     for each in copies:
         for oid, digest in each.digests.items():
-            holders[oid][each.name] = digest
+            if not oids.is_strip(oid):
+                holders[oid][each.name] = digest
     for oid, found in sorted(holders.items()):
-        inode = inodes.get(oids.vid_of(oid))
-        policy = cluster_map.copies
-        if inode is not None and inode.header.nr_copies and not oids.is_attr(oid):
-            policy = policies.from_wire(inode.header.nr_copies, inode.header.copy_policy)
-        wanted = {ring.nodes[index].name for index in ring.holders(oid, policy.width)}
+        policy = _policy_of(oid, cluster_map, inodes)
+        wanted = {ring.nodes[index].name for index in ring.holders_of(oid, policy)}
         if wanted - set(found):
             violations.append("too few: %s is missing on %s, there on %s" % (
                 name_of(oid), " ".join(sorted(wanted - set(found))), " ".join(sorted(found))))
@@ -186,6 +186,54 @@ def check_copies(cluster_map, copies, inodes) -> list:
         if len(set(found.values())) > 1:
             violations.append("unequal: %s: %s" % (name_of(oid), ", ".join(
                 "%s %s" % (digest[:8], name) for name, digest in sorted(found.items()))))
+    return violations
+
+
+def _policy_of(oid, cluster_map, inodes):
+    inode = inodes.get(oids.vid_of(oid))
+    if inode is None or not inode.header.nr_copies or oids.is_attr(oid):
+        return cluster_map.copies
+    return policies.from_wire(inode.header.nr_copies, inode.header.copy_policy)
+
+
+def check_strips(cluster_map, stores, inodes) -> list:
+    """Where no whole copy is left: are all strips in place, and of the same object?
+
+    Strips of an object that is whole are not looked at: they are of the past.
+    """
+    ring, violations = Ring.of(cluster_map), []
+    whole = {oid for store in stores.values() for oid in store.oids() if not oids.is_strip(oid)}
+    cut = defaultdict(dict)
+    for name, store in stores.items():
+        for strip in store.oids():
+            if oids.is_strip(strip) and oids.whole_oid(strip) not in whole:
+                cut[oids.whole_oid(strip)][name, oids.strip_position(strip)] = store
+    for oid, found in sorted(cut.items()):
+        policy = _policy_of(oid, cluster_map, inodes)
+        wanted = {(ring.nodes[index].name, position)
+                  for position, index in enumerate(ring.holders(oid, policy.width))}
+        if wanted - set(found):
+            violations.append("too few strips: %s lacks %s" % (
+                name_of(oid), sorted(wanted - set(found))))
+        strips, versions = {}, set()
+        for (name, position), store in found.items():
+            strip = oids.strip_oid(oid, position)
+            try:
+                trailer, data = erasure.unpack_strip(store.read(strip, 0, store.size(strip)))
+            except (StoreError, ValueError) as error:
+                violations.append("rotten strip: %016x on %s: %s" % (strip, name, error))
+                continue
+            if (name, position) in wanted:
+                versions.add(trailer.version)
+                strips[position] = bytes(data)
+        if len(versions) > 1:
+            violations.append("strips of different versions: %s" % name_of(oid))
+        elif len(strips) >= policy.data:
+            some = dict(sorted(strips.items(), reverse=True)[:policy.data])
+            made = erasure.code_of(policy).rebuild(
+                some, [position for position in sorted(strips) if position not in some])
+            if any(strips[position] != data for position, data in made.items()):
+                violations.append("strips do not fit together: %s" % name_of(oid))
     return violations
 
 

@@ -64,7 +64,8 @@ class Parking(StoreTestCase):
         self.replica = Replica(self.store, lambda oid: True)
         self.replica.enter(1, 0)
         table = SimpleNamespace(find=lambda vid: ENTRY)
-        self.gateway = Gateway(self.state, self.replica, Workers("test", 4), table, None)
+        self.gateway = Gateway(
+            self.state, self.replica, Workers("test", 4), Workers("keeping", 1), table, None)
         call(self.store.create, OID, SIZE, 0, b"first")
 
     def _change_map(self, revision, serving, complete):

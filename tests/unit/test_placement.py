@@ -10,7 +10,7 @@ from sheepstack.placement.ring import RING_SIZE, Ring, changed_arcs, merged
 from sheepstack.placement.weight import weighted_vnodes
 from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.wire.hashing import oid_hash
-from sheepstack.wire.oid import data_oid
+from sheepstack.wire.oid import data_oid, strip_oid
 
 
 def node(number, zone=None, vnodes=32):
@@ -37,6 +37,16 @@ class RingTest(unittest.TestCase):
         ring = Ring(tuple(node(i) for i in range(6)))
         for oid in OIDS:
             self.assertEqual(ring.holders(oid, 4)[:2], ring.holders(oid, 2))
+
+    def test_each_strip_has_one_holder_and_whole_copies_lie_with_the_first(self):
+        ring, policy = Ring(tuple(node(i) for i in range(8))), CopyPolicy(4, 2)
+        for oid in OIDS:
+            holders = ring.holders(oid, 6)
+            self.assertEqual(holders[:3], ring.holders_of(oid, policy))
+            self.assertEqual(holders, tuple(
+                ring.holders_of(strip_oid(oid, position), policy)[0] for position in range(6)))
+        few = Ring(tuple(node(i) for i in range(5)))
+        self.assertEqual((), few.holders_of(strip_oid(OIDS[0], 5), policy))
 
     def test_gateways_hold_nothing(self):
         ring = Ring((node(1), node(2, vnodes=0), node(3)))

@@ -19,7 +19,7 @@ _OTHER = 1
 
 
 class _Ring:
-    def holders(self, oid, width):
+    def holders_of(self, oid, policy):
         return (0, _OTHER)
 
 

@@ -4,7 +4,8 @@ import unittest
 
 from sheepstack.placement.cluster_map import Node, Status
 from sheepstack.placement.succession import (
-    AUTO_VNODES, Member, cut_off, first_map, forced_map, next_map)
+    AUTO_VNODES, Member, cut_off, first_map, forced_map, map_with_vnodes, next_map,
+    vnodes_by_space)
 
 
 def member(name, run=1, **fields):
@@ -36,6 +37,20 @@ class NextMapTest(unittest.TestCase):
     def test_a_new_node_joins_weighted_by_space(self):
         new = next_map(running(A, B), [A, B, member("d", space=200)], 9)
         self.assertEqual([node.vnodes for node in new.nodes], [128, 128, 256])
+
+    def test_other_vnodes_make_a_new_epoch(self):
+        present = running(A, B, C)
+        new = map_with_vnodes(present, {B.node.key: 64}, 9)
+        self.assertEqual([node.vnodes for node in new.nodes], [128, 64, 128])
+        self.assertEqual((new.epoch, new.revision, new.settled, new.last_settled, new.changed),
+                         (4, 8, False, 7, 9))
+        self.assertIs(present, map_with_vnodes(present, {B.node.key: 128}, 9))
+
+    def test_vnodes_follow_space_where_they_were_not_given(self):
+        present = running(A, B, C)
+        spaces = {A.node.key: 100, B.node.key: 300, C.node.key: 200}
+        self.assertEqual({A.node.key: 64, B.node.key: 192},
+                         vnodes_by_space(present, spaces, [A.node.key, B.node.key]))
 
     def test_settles_once_all_have_left_the_former_revision(self):
         unsettled = running(A, B)._replace(settled=False)

@@ -64,6 +64,33 @@ class Hashing(unittest.TestCase):
         self.assertLess(hashing.vdi_name_hash(data), hashing.NR_VDIS)
 
 
+class Strips(unittest.TestCase):
+
+    @given(st.integers(1, oid.VID_MASK), st.integers(0, (1 << 27) - 1), st.integers(0, 30),
+           st.sampled_from((oid.data_oid, oid.vmstate_oid)))
+    def test_a_strip_has_an_id_of_its_own_at_the_place_of_its_object(
+            self, vid, index, position, kind):
+        whole = kind(vid, index)
+        strip = oid.strip_oid(whole, position)
+        self.assertTrue(oid.is_strip(strip))
+        self.assertEqual((whole, position, vid),
+                         (oid.whole_oid(strip), oid.strip_position(strip), oid.vid_of(strip)))
+        self.assertEqual(hashing.oid_hash(whole), hashing.oid_hash(strip))
+        self.assertFalse(oid.is_valid(strip), "no client may name it")
+        self.assertFalse(oid.is_data(strip))
+
+    @given(st.integers(0, (1 << 64) - 1))
+    def test_what_a_client_may_name_is_no_strip(self, number):
+        if oid.is_valid(number):
+            self.assertFalse(oid.is_strip(number))
+            self.assertEqual(number, oid.whole_oid(number))
+
+    def test_inodes_and_far_objects_have_no_strips(self):
+        for whole in (oid.vdi_oid(5), oid.attr_oid(5, 1), oid.data_oid(5, 1 << 27)):
+            with self.assertRaises(ValueError):
+                oid.strip_oid(whole, 0)
+
+
 class Arithmetic(unittest.TestCase):
 
     def test_vectors(self):
