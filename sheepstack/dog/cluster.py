@@ -4,7 +4,7 @@ import time
 from typing import Iterator
 
 from sheepstack.client import SheepError
-from sheepstack.dog import epoch_log, output
+from sheepstack.dog import cluster_snapshot, epoch_log, output
 from sheepstack.dog.block_size import set_block_size_shift
 from sheepstack.dog.check import check_vdi
 from sheepstack.dog.command import CONFIRM, Command, Context, Group, printing
@@ -29,7 +29,7 @@ class ClusterSettings(CommonSettings):
     def __init__(self):
         super().__init__(store=DEFAULT_STORE, copies=None, block_size_shift=0, force=False,
                          avoid_diskfull=False, lock=False, recycle_vid=False, strict=False,
-                         fixed_vnodes=False, diff=False)
+                         fixed_vnodes=False, diff=False, multithread=False)
 
     def set_store(self, name: str) -> None:
         self.store = name or DEFAULT_STORE
@@ -226,6 +226,10 @@ def alter_copy(context: Context) -> None:
                     % (copies.nr_copies, before.nr_copies))
 
 
+def load_snapshot(context: Context) -> None:
+    cluster_snapshot.load(context, format_cluster)
+
+
 OPTIONS = (
     Option("b", "store", True, "kind of store on the nodes", ClusterSettings.set_store),
     Option("c", "copies", True, "copies of each object, or data:parity strips", set_copies),
@@ -237,6 +241,8 @@ OPTIONS = (
     Option("z", "block_size_shift", True, "size of data objects as a power of two",
            set_block_size_shift),
     flag("V", "fixedvnodes", "nodes were given their numbers of v-nodes", "fixed_vnodes"),
+    flag("m", "multithread", "without effect: saving always uses several threads",
+         "multithread"),
     flag("d", "diff", "show only what changed from epoch to epoch", "diff"),
 )
 
@@ -245,6 +251,16 @@ GROUP = Group("cluster", (
     Command("format", "create the cluster's store; all VDIs are lost", format_cluster,
             "bcltaphzTVRfF"),
     Command("shutdown", "stop all sheep", shutdown, "aphT"),
+    Command("snapshot", "save all snapshots of images to a directory, or load them",
+            options="afphTm", arguments="<tag|idx> <path> [vdi1] [vdi2] ...", subcommands=(
+                Command("save", "save to a directory", cluster_snapshot.save,
+                        needs_argument=True),
+                Command("list", "list what a directory holds", cluster_snapshot.list_saved,
+                        needs_argument=True),
+                Command("load", "format the cluster and load into it", load_snapshot,
+                        needs_argument=True),
+                Command("show", "list the images in a snapshot", cluster_snapshot.show,
+                        needs_argument=True))),
     Command("recover", "switch automatic recovery, or do without missing nodes",
             options="afphT", subcommands=(
                 Command("force", "go on without the nodes that are missing", force_recovery),
@@ -254,6 +270,4 @@ GROUP = Group("cluster", (
     Command("reweight", "adapt numbers of v-nodes to the size of disks", reweight, "aphT"),
     Command("check", "check and repair all VDIs", check, "aphT"),
     Command("alter-copy", "change the redundancy level of new VDIs", alter_copy, "aphTcf"),
-), OPTIONS, ClusterSettings, missing={
-    "snapshot": "back up VDIs one by one with 'dog vdi backup'",
-})
+), OPTIONS, ClusterSettings)

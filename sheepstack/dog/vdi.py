@@ -4,21 +4,18 @@ from contextlib import contextmanager
 
 from sheepstack.client import SheepError, TagExists
 from sheepstack.dog import (
-    backup, check, output, vdi_attr, vdi_data, vdi_list, vdi_lock, vdi_object)
+    alter_copy, backup, check, output, vdi_attr, vdi_data, vdi_list, vdi_lock, vdi_object)
 from sheepstack.dog.block_size import set_block_size_shift
-from sheepstack.dog.command import CONFIRM, Command, Context, Group, printing
+from sheepstack.dog.command import Command, Context, Group, printing
 from sheepstack.dog.common_options import CommonSettings
-from sheepstack.dog.copies import DEFAULT_COPIES, set_copies
+from sheepstack.dog.copies import set_copies
 from sheepstack.dog.exits import Exit, Failure, UsageError
 from sheepstack.dog.options import Option, flag, positive_number
 from sheepstack.dog.session import Snapshot, reason
 from sheepstack.dog.sizes import parse_size
 from sheepstack.dog.vdi_map import FLAT, usage
-from sheepstack.dog.vdi_table import read_vdis
-from sheepstack.redundancy.policy import CopyPolicy, from_wire
+from sheepstack.redundancy.policy import from_wire
 from sheepstack.wire import inode_layout as layout, oid as oids
-from sheepstack.wire.header import VdiStateRequest
-from sheepstack.wire.opcodes import Op
 from sheepstack.wire.results import Result, describe
 
 HYPER_SHIFT = 22
@@ -96,9 +93,21 @@ def create(context: Context) -> None:
         made = session.ask(
             "create_vdi", name, size, policy=settings.copies,
             block_size_shift=settings.block_size_shift or None, hyper=settings.hyper)
+    _warn_of_few_zones(session, name, settings.copies)
     if settings.prealloc:
         vdi_data.preallocate(session, name)
     _tell(context, "VDI ID of newly created VDI: %x", made.vdi_id)
+
+
+def _warn_of_few_zones(session, name, policy):
+    if policy is None:
+        defaults = session.ask("defaults")
+        policy = from_wire(defaults.copies, defaults.copy_policy)
+    if policy.is_erasure and session.zones() < policy.width:
+        output.complain(
+            "%s needs %d zones, there are %d: until there are more, the objects of %s are kept "
+            "as up to %d whole copies" % (
+                policy, policy.width, session.zones(), name, policy.parity + 1))
 
 
 @contextmanager
@@ -162,7 +171,8 @@ def clone(context: Context) -> None:
         else:
             made = session.ask("clone", source, settings.snapshot.key, target)
     if settings.no_share:
-        vdi_data.copy(session, source, settings.snapshot, target)
+        with vdi_data.open_vdi(session, source, settings.snapshot) as old:
+            vdi_data.copy(session, old, target)
     if settings.prealloc:
         vdi_data.preallocate(session, target)
     _tell(context, "VDI ID of newly created clone: %x", made.vdi_id)
@@ -214,50 +224,6 @@ def check_vdi(context: Context) -> Exit:
     if context.settings.exist:
         return check.check_existence(context.session, inode)
     return check.check_vdi(context.session, inode)
-
-
-def alter_copy(context: Context) -> None:
-    settings, session = context.settings, context.session
-    name = context.take("")
-    copies = settings.copies
-    if copies is None:
-        copies = CopyPolicy(DEFAULT_COPIES)
-        print("The vdi's redundancy level is not specified, use %d as default."
-              % DEFAULT_COPIES)
-    if copies.is_erasure:
-        raise UsageError(
-            "Changing redundancy level of erasure coded vdi is not supported yet.")
-    count = len(session.nodes())
-    if not settings.force and copies.nr_copies > count:
-        context.confirm("Number of copies (%d) is larger than number of nodes (%d)."
-                        % (copies.nr_copies, count), CONFIRM)
-    inode = session.open(name)
-    if inode.copy_policy:
-        raise Failure("%s's copy policy is erasure code, changing it is not supported yet."
-                      % name)
-    if inode.nr_copies == copies.nr_copies:
-        raise Failure("%s's redundancy level is already set to %d, nothing changed."
-                      % (name, copies.nr_copies))
-    if inode.parent_vdi_id or any(
-            other.parent_vdi_id == inode.vdi_id for other in read_vdis(session)):
-        raise Failure("Only standalone vdi supports changing redundancy level.",
-                      "Please clone %s with -n (--no-share) option first." % name)
-    if not settings.force:
-        context.confirm("Caution! All objects of this VDI will be recovered with the new "
-                        "redundancy level.", CONFIRM)
-    oid = oids.vdi_oid(inode.vdi_id)
-    changed = inode._replace(nr_copies=copies.nr_copies)
-    session.write_object(oid, changed.pack(), 0, inode)
-    try:
-        session.execute(VdiStateRequest(
-            Op.ALTER_VDI_COPY, new_vid=inode.vdi_id, copies=copies.nr_copies,
-            block_size_shift=inode.block_size_shift))
-    except SheepError as error:
-        session.write_object(oid, inode.pack(), 0, inode)
-        raise Failure("Response's result: %s" % reason(error),
-                      "Changing %s's redundancy level failure." % name) from None
-    output.complain("%s's redundancy level is set to %d, the old one was %d."
-                    % (name, copies.nr_copies, inode.nr_copies))
 
 
 def _tell(context, form, vid):
@@ -325,8 +291,8 @@ GROUP = Group("vdi", (
             backup.backup, "sFaphT", "<vdiname>", True),
     Command("restore", "make a snapshot from a backup on standard input", backup.restore,
             "saphTBI", "<vdiname>", True),
-    Command("alter-copy", "change the redundancy level of an image", alter_copy, "caphTf",
-            "<vdiname>", True),
+    Command("alter-copy", "copy an image, to change its redundancy level",
+            alter_copy.alter_copy, "caphTf", "<vdiname>", True),
     Command("lock", "locks on images", None, "saphT", subcommands=(
         Command("list", "list images that are locked", vdi_lock.list_locks),
         Command("unlock", "take a lock away from its holder", vdi_lock.unlock,

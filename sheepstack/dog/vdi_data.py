@@ -87,10 +87,9 @@ def preallocate(session: Session, name: str) -> None:
         work.result()
 
 
-def copy(session: Session, source: str, snapshot: Snapshot, target: str) -> None:
-    """Write all data of a snapshot to another VDI, which shall be empty and as big."""
-    with open_vdi(session, source, snapshot) as old, \
-            open_vdi(session, target, writable=True) as new, Progress(old.size) as progress:
+def copy(session: Session, old: Vdi, target: str) -> None:
+    """Write all data of an open VDI to another one, which shall be empty and as big."""
+    with open_vdi(session, target, writable=True) as new, Progress(old.size) as progress:
         flying = []
         for offset, length, is_data in old.extents(0, old.size):
             if is_data:

@@ -494,19 +494,100 @@ def test_locks(cluster):
             assert other.size == 16 * MIB
 
 
-def test_redundancy_of_a_vdi_is_as_before_where_it_cannot_be_changed(cluster):
+def test_redundancy_of_a_vdi(make_cluster):
+    cluster = make_cluster(3, format_options=("-l",))
     dog = cluster.dog
     dog("vdi", "create", "a", "16M")
+    dog("vdi", "write", "a", 5 * MIB, len(PATTERN), input=PATTERN)
+    dog("vdi", "setattr", "a", "key", "value")
+    before = rows(cluster, "vdi", "list", "a")[0]
     ran = dog("vdi", "alter-copy", "-c", 3, "-f", "a", check=False)
     assert (ran.status, ran.err) == (
         1, "a's redundancy level is already set to 3, nothing changed.\n")
-    ran = dog("vdi", "alter-copy", "-c", 2, "-f", "a", check=False)
-    copies = rows(cluster, "vdi", "list", "a")[0][8]
-    assert copies == ("3" if ran.status else "2")
+    with cluster.client().open_vdi("a"):
+        ran = dog("vdi", "alter-copy", "-c", 2, "-f", "a", check=False)
+    assert ran.status == 1 and "lock" in ran.err, "it is in use"
+    ran = dog("vdi", "alter-copy", "-c", 2, "-f", "a")
+    assert ran.err == "a's redundancy level is set to 2, the old one was 3.\n"
+    after = rows(cluster, "vdi", "list")
+    assert len(after) == 1 and after[0][8] == "2"
+    assert after[0][6] == before[6], "the time of its creation"
+    assert dog("vdi", "read", "a", 5 * MIB, len(PATTERN)).out == PATTERN
+    assert dog("vdi", "getattr", "a", "key").out == b"value"
     dog("vdi", "snapshot", "-s", "s", "a")
     ran = dog("vdi", "alter-copy", "-c", 1, "-f", "a", check=False)
     assert ran.status == 1
     assert ran.err.startswith("Only standalone vdi supports changing redundancy level.\n")
+
+
+def test_cluster_snapshots(cluster, tmp_path):
+    dog, farm = cluster.dog, str(tmp_path / "farm")
+    assert dog("cluster", "snapshot", "list", farm).lines == ["Index\t\tTag\t\tSnapshot Time"]
+    dog("vdi", "create", "a", "12M")
+    ran = dog("cluster", "snapshot", "save", "s1", farm, check=False)
+    assert ran.status == 2 and "Fail to save snapshot to path: %s." % farm in ran.err
+    dog("vdi", "write", "a", input=PATTERN)
+    dog("vdi", "snapshot", "-s", "one", "a")
+    dog("vdi", "write", "a", 5 * MIB, 3, input=b"two")
+    dog("vdi", "snapshot", "a")
+    dog("vdi", "clone", "-s", "one", "a", "b")
+    dog("vdi", "write", "b", 0, 1, input=b"b")
+    dog("vdi", "snapshot", "-s", "bsnap", "b")
+    dog("vdi", "rollback", "-f", "-s", "one", "a")
+    dog("vdi", "write", "a", 9 * MIB, 5, input=b"three")
+    dog("vdi", "snapshot", "-s", "three", "a")
+    before = [row[1:7] + row[8:] for row in rows(cluster, "vdi", "list") if row[0] == "s"]
+    states = (("a", "one"), ("a", 2), ("a", "three"), ("b", "bsnap"))
+    content = [dog("vdi", "read", "-s", tag, name).out for name, tag in states]
+    assert len(set(content)) == 4
+
+    dog("cluster", "snapshot", "save", "s1", farm)
+    ran = dog("cluster", "snapshot", "save", "s1", farm, check=False)
+    assert ran.status == 2 and ran.err.startswith("Snapshot tag has already been used")
+    assert dog("cluster", "snapshot", "save", "1s", farm, check=False).status == 64
+    dog("cluster", "snapshot", "save", "s2", farm, "b")
+    listed = dog("cluster", "snapshot", "list", farm).lines
+    assert [line.split("\t\t")[:2] for line in listed[1:]] == [["1", "s1"], ["2", "s2"]]
+    shown = dog("cluster", "snapshot", "show", "s2", farm).err.splitlines()
+    assert len(shown) == 1 and shown[0].endswith("name: b, tag: bsnap")
+
+    dog("vdi", "create", "other", "8M")
+    dog("cluster", "snapshot", "load", "-f", "1", farm)
+    loaded = rows(cluster, "vdi", "list")
+    assert [row[1:7] + row[8:] for row in loaded if row[0] == "s"] == before
+    assert sorted(row[1] for row in loaded if row[0] != "s") == ["a", "b"]
+    assert [dog("vdi", "read", "-s", tag, name).out for name, tag in states] == content
+    assert dog("vdi", "read", "a").out == content[2], "as its newest snapshot"
+
+    dog("cluster", "snapshot", "load", "-f", "s1", farm, "b")
+    assert {row[1] for row in rows(cluster, "vdi", "list")} == {"b"}
+    assert dog("vdi", "read", "b").out == content[3]
+    part = max((tmp_path / "farm" / "objects").rglob("*"), key=lambda path: path.stat().st_size)
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    ran = dog("cluster", "snapshot", "load", "-f", "s1", farm, check=False)
+    assert ran.status == 2 and "is damaged" in ran.err
+
+
+@pytest.mark.deployment("eventlet+local")
+def test_numbers_of_vnodes(make_cluster):
+    cluster = make_cluster(3, copies=2, vnodes=(128, 128, 128), format_options=("-V",))
+    cluster.dog("vdi", "create", "-P", "a", "64M")
+    cluster.dog("vdi", "write", "a", input=PATTERN)
+    cluster.dog("node", "vnodes", "set", 10, sheep=1)
+    cluster.wait_epoch(2)
+    assert [row[2] for row in rows(cluster, "node", "list")] == ["128", "10", "128"]
+    cluster.wait_recovered()
+    assert cluster.dog("vdi", "read", "a", 0, len(PATTERN)).out == PATTERN
+    assert cluster.dog("vdi", "check", "-e", "a").status == 0
+    ran = cluster.dog("cluster", "reweight", check=False)
+    assert (ran.status, ran.err) == (1, "Response's result: Invalid v-nodes strategy\n")
+
+    cluster = make_cluster(2, copies=2)
+    ran = cluster.dog("node", "vnodes", "set", 10, check=False)
+    assert (ran.status, ran.err) == (
+        255, "Failed to execute request: Invalid v-nodes strategy\n")
+    cluster.dog("cluster", "reweight")
+    assert [row[2] for row in rows(cluster, "node", "list")] == ["128", "128"]
 
 
 def test_deleting_what_is_not_there(cluster):
