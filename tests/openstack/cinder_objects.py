@@ -156,3 +156,15 @@ def enter(of, **details):
     api.volume_create(context.get_admin_context(), {
         "id": of.id, "size": of.size, "host": of.host, "status": of.status,
         "availability_zone": "nova", "volume_type_id": of.volume_type_id, **details})
+
+
+def write(cluster, name, offset, data):
+    """Write into a VDI as a guest would."""
+    with cluster.open_vdi(name) as vdi:
+        vdi.pwrite(offset, data)
+
+
+def read(cluster, name, offset, length, tag=None):
+    """What a VDI, or a snapshot of it, holds there."""
+    with cluster.open_vdi(name, tag, read_only=True) as vdi:
+        return vdi.pread(offset, length)

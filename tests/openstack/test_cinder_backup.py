@@ -13,7 +13,7 @@ from cinder_driver import names  # noqa: E402
 from cinder_driver.backup import SheepdogBackupDriver  # noqa: E402
 from tests.functional.harness import SheepCluster, free_port  # noqa: E402
 from tests.openstack import cinder_objects  # noqa: E402
-from tests.openstack.cinder_objects import CONF, GIB, snapshot, volume  # noqa: E402
+from tests.openstack.cinder_objects import CONF, GIB, snapshot, volume, write  # noqa: E402
 
 MIB = 1 << 20
 OBJECT = 4 * MIB
@@ -66,11 +66,6 @@ def new(driver, client):
     for index in range(5):
         write(client, volume_.name, index * OBJECT, bytes([index + 1]) * OBJECT)
     return volume_
-
-
-def write(cluster, name, offset, data):
-    with cluster.open_vdi(name) as vdi:
-        vdi.pwrite(offset, data)
 
 
 class Attached:

@@ -23,7 +23,7 @@ from cinder_driver.driver import SheepdogDriver  # noqa: E402
 from sheepstack.client import NoSuchVdi  # noqa: E402
 from tests.functional.harness import SheepCluster, free_port, wait_until  # noqa: E402
 from tests.openstack import cinder_objects  # noqa: E402
-from tests.openstack.cinder_objects import GIB, snapshot, volume  # noqa: E402
+from tests.openstack.cinder_objects import GIB, read, snapshot, volume, write  # noqa: E402
 
 MIB = 1 << 20
 PROJECT = context.RequestContext("user", "project", is_admin=True)
@@ -58,16 +58,6 @@ def client(sheep):
 
 def listed(cluster):
     return {(header.name, header.tag) for header in cluster.list_vdis()}
-
-
-def write(client, name, offset, data):
-    with client.open_vdi(name) as vdi:
-        vdi.pwrite(offset, data)
-
-
-def read(client, name, offset, length, tag=None):
-    with client.open_vdi(name, tag, read_only=True) as vdi:
-        return vdi.pread(offset, length)
 
 
 def made(driver, **details):

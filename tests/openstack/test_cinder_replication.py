@@ -14,7 +14,7 @@ from cinder_driver import backend, names  # noqa: E402
 from sheepstack.client import NoSuchVdi  # noqa: E402
 from tests.functional.harness import SheepCluster, wait_until  # noqa: E402
 from tests.openstack import cinder_objects  # noqa: E402
-from tests.openstack.cinder_objects import GIB, snapshot, volume  # noqa: E402
+from tests.openstack.cinder_objects import GIB, read, snapshot, volume, write  # noqa: E402
 
 MIB = 1 << 20
 REPLICATED = {"replication_enabled": "<is> True"}
@@ -55,16 +55,6 @@ def make(first, second):
 
     yield make
     backends.close()
-
-
-def write(cluster, name, offset, data):
-    with cluster.open_vdi(name) as vdi:
-        vdi.pwrite(offset, data)
-
-
-def read(cluster, name, offset, length, tag=None):
-    with cluster.open_vdi(name, tag, read_only=True) as vdi:
-        return vdi.pread(offset, length)
 
 
 def tags(cluster, name):
