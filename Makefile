@@ -18,8 +18,8 @@ SOURCES := $(wildcard sheepstack cinder_driver glance_store_driver swift_middlew
 # mke2fs, tgtd and their like stand where only root's path leads.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help venv test-venv demo test unit functional openstack swift swift-venv conformance \
-	bench-object thrash bench lint docs clean
+.PHONY: help venv test-venv demo test unit functional openstack tempest swift swift-venv \
+	conformance bench-object thrash bench bench-openstack lint docs clean
 .NOTPARALLEL:
 
 help:
@@ -32,9 +32,11 @@ help:
 	@echo "make swift        the tests of the object API alone          (ARGS='-k word' picks some)"
 	@echo "make conformance  all of Swift's own tests against the object API, on two databases"
 	@echo "make bench-object the object API beside Swift itself, as ratios"
+	@echo "make tempest      tempest's own tests against these services  (ARGS='regex' picks some)"
 	@echo "make thrash N=50  break clusters so many times and check what is left of them"
 	@echo "make bench        speed of a cluster on this host; PEER=path/of/C/sheep (or host:port)"
 	@echo "                  sets it beside another, QEMU_IMG=path adds the rows of QEMU's driver"
+	@echo "make bench-openstack  Glance on sheep beside its file store, volumes from images"
 	@echo "make lint         style and syntax of the source, markup of the documents"
 	@echo "make docs         the documents as HTML, in build/html"
 	@echo "make venv         only install sheepstack, into $(VENV)"
@@ -78,6 +80,11 @@ conformance: swift-venv
 bench-object: swift-venv
 	@$(SWIFT_VENV)/bin/python -m benchmarks.object $(ARGS)
 
+tempest:
+	@PYTHON=$(PYTHON) tools/packages.sh openstack
+	@PYTHON=$(PYTHON) tools/venv.sh $(OPENSTACK_VENV) tempest
+	@$(OPENSTACK_VENV)/bin/python -m tests.openstack.tempest $(ARGS)
+
 thrash: test-venv
 	@$(PY) -m tests.thrash --faults $(or $(N),50) $(ARGS)
 
@@ -85,6 +92,11 @@ bench: venv
 	@PYTHON=$(PYTHON) tools/packages.sh bench
 	@PYTHON=$(PYTHON) tools/venv.sh $(VENV) bench
 	@$(PY) -m benchmarks $(if $(PEER),--peer $(PEER)) $(if $(QEMU_IMG),--qemu-img $(QEMU_IMG)) $(ARGS)
+
+bench-openstack:
+	@PYTHON=$(PYTHON) tools/packages.sh openstack
+	@PYTHON=$(PYTHON) tools/venv.sh $(OPENSTACK_VENV) openstack
+	@$(OPENSTACK_VENV)/bin/python -m benchmarks.openstack $(ARGS)
 
 lint: test-venv
 	@$(PY) -m compileall -q $(SOURCES)
