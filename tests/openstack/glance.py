@@ -39,8 +39,6 @@ class Glance:
             "glance_store": {"default_backend": SHEEP},
             SHEEP: {"sheepdog_store_addresses": ",".join(cloud.sheep.addresses)},
             FILES: {"filesystem_store_datadir": directories["files"]},
-            # Images may be fetched from any port.
-            "import_filtering_opts": {"allowed_ports": ""},
             "os_glance_staging_store": {"filesystem_store_datadir": directories["staging"]},
             "os_glance_tasks_store": {"filesystem_store_datadir": directories["tasks"]},
             "database": {"connection": cloud.database.url("glance")},
