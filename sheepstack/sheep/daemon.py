@@ -200,7 +200,12 @@ class Sheep:
         self._membership.stop()
         for listener in self._listeners:
             listener.stop()
-        self._store.close()
+        try:
+            self._store.close()
+        except StoreError as error:
+            # What was acknowledged is in the journal, or on other sheep that work.
+            log.critical("cannot close the store: %s", error)
+            self._status = 1
         try:
             os.unlink(self._options.sock)
         except OSError:

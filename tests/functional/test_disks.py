@@ -12,6 +12,7 @@ from sheepstack.wire import oid as oids
 from tests.functional.harness import wait_until
 from tests.functional.test_recovery import check, fill
 from tests.functional.workload import MIB, set_aside, wait_order
+from tests.thrash import disk_faults
 
 OBJECT = 4 * MIB
 
@@ -173,3 +174,28 @@ def test_object_files_deleted_by_hand_come_back(cluster):
         check(cluster.client(index), "disk", content)
         cluster.dog("vdi", "check", "disk")
         wait_order(cluster)
+
+
+@pytest.mark.may_die
+@pytest.mark.skipif(not disk_faults.are_possible(), reason="only root can trace, with strace")
+def test_a_disk_that_fails_ends_its_sheep_and_nobody_else(make_cluster):
+    """It says so, leaves nothing behind, and the others serve on."""
+    cluster = make_cluster(3)
+    client = cluster.client(0)
+    content = fill(client, "disk", 2)
+    victim = cluster.sheep[2]
+    fault = disk_faults.begin(victim.process.pid, "write", 1)
+    try:
+        with client.open_vdi("disk", lock=False) as vdi:
+            position = min(content)
+            while victim.running:
+                vdi.pwrite(position, content[position][:4096])
+        assert victim.wait_ended(30) == 1
+    finally:
+        fault.end()
+    assert "Input/output error" in cluster.logs(2)
+    assert not victim.socket.exists()
+    cluster.wait_members([0, 1])
+    check(client, "disk", content)
+    cluster.restart(2)
+    wait_order(cluster)

@@ -51,7 +51,8 @@ class PostgreSQL:
         self.process.wait(60)
 
     def database(self, name) -> str:
-        """The SQLAlchemy URL of a new database."""
+        """The SQLAlchemy URL of a new database; one of that name that is there goes."""
+        self._psql('DROP DATABASE IF EXISTS "%s" WITH (FORCE)' % name)
         done = self._psql('CREATE DATABASE "%s"' % name)
         assert done.returncode == 0, done.stderr
         return "postgresql+psycopg2://swift@%s:%d/%s" % (HOST, self.port, name)
