@@ -2,6 +2,8 @@
 
 import collections
 
+from sheepstack.client.splitting import pieces
+
 _DEPTH = 4
 
 
@@ -22,7 +24,7 @@ def copy(source, target, ranges=None, compare=False, progress=None) -> int:
                     if not is_data:
                         target.write_zeroes(start, size)
                         continue
-                    for position, piece in _pieces(start, size, source.block_size):
+                    for position, piece in pieces(start, size, source.block_size):
                         flying.append((position, source.submit_pread(position, piece)))
                         if len(flying) > _DEPTH:
                             _pass_on(flying, writer, progress)
@@ -79,11 +81,3 @@ class Writer:
     def _settle(self, most):
         while len(self._flying) > most:
             self._flying.popleft().result()
-
-
-def _pieces(offset, length, unit):
-    end = offset + length
-    while offset < end:
-        size = min(end - offset, unit - offset % unit)
-        yield offset, size
-        offset += size

@@ -2,6 +2,8 @@
 
 import collections
 
+from sheepstack.client.splitting import pieces
+
 #: Objects that are read ahead.
 _DEPTH = 4
 _ZEROS = bytes(1 << 20)
@@ -15,7 +17,7 @@ def stream(vdi, offset, length):
             if not is_data:
                 flying.append((None, size))
                 continue
-            for start, piece in _pieces(position, size, vdi.block_size):
+            for start, piece in pieces(position, size, vdi.block_size):
                 flying.append((vdi.submit_pread(start, piece), piece))
                 while len(flying) > _DEPTH:
                     yield from _arrived(*flying.popleft())
@@ -36,12 +38,3 @@ def _arrived(future, size):
         piece = _ZEROS[:size]
         yield piece
         size -= len(piece)
-
-
-def _pieces(offset, length, unit):
-    """(position, length) of a range's pieces, cut at multiples of ``unit``."""
-    end = offset + length
-    while offset < end:
-        size = min(end - offset, unit - offset % unit)
-        yield offset, size
-        offset += size

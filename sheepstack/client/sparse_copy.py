@@ -2,6 +2,8 @@
 
 import collections
 
+from sheepstack.client.splitting import pieces
+
 #: Objects in flight.
 _DEPTH = 4
 _STEP = 64 * 1024
@@ -29,29 +31,20 @@ def _zero_at(data, position, length):
     return data.startswith(_ZERO_STEP[:length] if length != _STEP else _ZERO_STEP, position)
 
 
-def _chunks(offset, length, size):
-    """(position, length) of the pieces of a range, cut at multiples of ``size``."""
-    end = offset + length
-    while offset < end:
-        piece = min(end - offset, size - offset % size)
-        yield offset, piece
-        offset += piece
-
-
 def _read_full(source, length):
     """``length`` bytes of a file, fewer only where it ends."""
     data = source.read(length)
     if not data or len(data) == length:
         return bytes(data or b"")
-    pieces = [data]
+    parts = [data]
     missing = length - len(data)
     while missing:
         data = source.read(missing)
         if not data:
             break
-        pieces.append(data)
+        parts.append(data)
         missing -= len(data)
-    return b"".join(pieces)
+    return b"".join(parts)
 
 
 def copy_in(vdi, source, offset=0, length=None, progress=None) -> int:
@@ -70,7 +63,7 @@ def copy_in(vdi, source, offset=0, length=None, progress=None) -> int:
     flying = collections.deque()
     done = 0
     try:
-        for position, size in _chunks(offset, wanted, vdi.block_size):
+        for position, size in pieces(offset, wanted, vdi.block_size):
             data = _read_full(source, size)
             if data:
                 future = _store(vdi, position, data)
@@ -137,7 +130,7 @@ def copy_out(vdi, target, offset=0, length=None, progress=None, sparse=True) -> 
 
     try:
         for position, size, is_data in vdi.extents(offset, wanted):
-            for start, piece in _chunks(position, size, vdi.block_size):
+            for start, piece in pieces(position, size, vdi.block_size):
                 flying.append((vdi.submit_pread(start, piece) if is_data else None, piece))
                 while len(flying) > _DEPTH:
                     put()

@@ -27,6 +27,15 @@ def split(offset: int, length: int, shift: int):
         start += piece
 
 
+def pieces(offset: int, length: int, unit: int):
+    """(position, length) of the pieces of a range, cut at multiples of ``unit``, in order."""
+    end = offset + length
+    while offset < end:
+        piece = min(end - offset, unit - offset % unit)
+        yield offset, piece
+        offset += piece
+
+
 def runs(indexes, limit: int):
     """Consecutive numbers of the sorted sequence ``indexes`` as pairs (first, count).
 
