@@ -14,7 +14,7 @@ from struct import Struct
 
 from sheepstack import runtime
 from sheepstack.store import disk
-from sheepstack.store.checksum import crc32c
+from sheepstack.wire.checksum import crc32c
 from sheepstack.store.errors import StoreIOError, from_os_error
 
 _HEADER = Struct("<8sII")

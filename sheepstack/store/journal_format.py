@@ -50,7 +50,7 @@ import os
 from struct import Struct
 from typing import NamedTuple
 
-from sheepstack.store.checksum import crc32c
+from sheepstack.wire.checksum import crc32c
 
 HEADER_SIZE = 4096
 RECORD_SIZE = 64

@@ -30,7 +30,7 @@ import threading
 from struct import Struct
 
 from sheepstack.store import disk
-from sheepstack.store.checksum import (
+from sheepstack.wire.checksum import (
     BLOCK, BLOCK_MASK, BLOCK_SHIFT, block_checksums, crc32c, spliced_checksum)
 from sheepstack.store.errors import NoObject, Rotten, from_os_error
 

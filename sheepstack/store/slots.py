@@ -17,7 +17,7 @@ from struct import Struct
 
 from sheepstack import runtime
 from sheepstack.store import disk
-from sheepstack.store.checksum import crc32c
+from sheepstack.wire.checksum import crc32c
 from sheepstack.store.errors import BadStore, from_os_error
 
 SLOT_SIZE = 16384

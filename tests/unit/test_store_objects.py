@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sheepstack.store import (
     BadStore, NoObject, ObjectStore, StoreError, StoreIOError, StoreLocked)
 from sheepstack.store import activity, disk
-from sheepstack.store.checksum import crc32c
+from sheepstack.wire.checksum import crc32c
 from sheepstack.store.slots import SlotFile
 from sheepstack.wire.hashing import oid_hash
 from sheepstack.wire.inode_layout import INODE_SIZE

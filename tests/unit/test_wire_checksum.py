@@ -3,7 +3,7 @@
 import random
 import unittest
 
-from sheepstack.store import checksum
+from sheepstack.wire import checksum
 
 
 class ChecksumTest(unittest.TestCase):
