@@ -5,10 +5,13 @@ import threading
 
 from sheepstack.store.errors import StoreError
 from sheepstack.wire.peer import PeerOp, make_stamp
+from sheepstack.wire.results import Result
 
 log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.004
+#: What somebody missed is told again so soon.
+_REPEAT_SECONDS = 0.1
 #: Not all holders are sent all writes, so now and then each is told.
 _MOST_ROUNDS = 5
 _UNPARK_SECONDS = 0.05
@@ -22,6 +25,7 @@ class Settler:
         self._state = state
         self._replica = replica
         self._gateway = gateway
+        self._missed = False
 
     def start(self):
         for duty in (self._tell, self._try_again, self._rest):
@@ -31,7 +35,8 @@ class Settler:
         """Tell the others which of our writes settled; they may let them be read then."""
         told = 0, 0
         while not self._state.stopping.is_set():
-            if not self._state.wait_settling(1.0):
+            missed = self._missed
+            if not self._state.wait_settling(_REPEAT_SECONDS if missed else 1.0) and not missed:
                 continue
             # While writes go on, each carries the news of those before it.
             for _ in range(_MOST_ROUNDS):
@@ -43,13 +48,20 @@ class Settler:
             if not view.serving:
                 continue
             upto = self._gateway.settled_upto()
-            if (view.revision, upto) == told or not upto:
+            if (view.revision, upto) == told and not missed or not upto:
                 continue
             told = view.revision, upto
+            self._missed = False
             for link in view.links:
                 if link is not None:
-                    link.submit(PeerOp.SETTLE, view.revision, _ignore,
+                    link.submit(PeerOp.SETTLE, view.revision, self._told,
                                 stamp=make_stamp(0, view.index), settled=upto)
+
+    def _told(self, answer, batch):
+        # A link was down, or the other one without a lease for a moment.  It would wait for
+        # the news for as long as we have no others.
+        if answer.result != Result.SUCCESS:
+            self._missed = True
 
     def _try_again(self):
         while not self._state.stopping.is_set():
@@ -62,7 +74,3 @@ class Settler:
                 self._replica.settle_quiet()
             except StoreError as error:
                 log.warning("cannot note stamps: %s", error)
-
-
-def _ignore(answer, batch):
-    pass
