@@ -14,8 +14,10 @@ connection answers all that it still has with an error, and takes nothing new.
 """
 
 import collections
+import contextlib
 import logging
 import socket
+import struct
 import threading
 import time
 
@@ -37,6 +39,9 @@ _GATHER_CALLS = 64
 #: as much again without a sign it is given up: by then its session has expired and other
 #: sheep refuse what it still may have forwarded for us.
 _PATIENCE = 0.2
+
+#: For SO_LINGER: forget what was not sent.
+_AT_ONCE = struct.pack("ii", 1, 0)
 
 _monotonic = time.monotonic
 _PING = Header(PROTO_VER, Op.GET_CLUSTER_DEFAULT, 0, 0, 0, 0).pack()
@@ -309,6 +314,11 @@ class Connection:
             calls = list(self.calls.values())
             self.calls.clear()
             self._gathered = []
+            if calls:
+                # What it has not taken yet must not reach it later, when the network is whole
+                # again: another gateway may have done it by then, and what came after it.
+                with contextlib.suppress(OSError):
+                    self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self._sock.close()
         self._closed.set()
         self._attention.set()

@@ -1,8 +1,10 @@
 """One client's or peer's connection: messages in, answers out, nothing else."""
 
 import logging
+import socket
 import threading
 
+from sheepstack import runtime
 from sheepstack.sheep.inlet import Inlet
 from sheepstack.sheep.outlet import Outlet
 from sheepstack.sheep.receiver import explain
@@ -62,6 +64,7 @@ class Connection:
 
     def __init__(self, sock, source, dispatch, admission, closed):
         self._sock = sock
+        self._bare = runtime.bare_socket(sock)
         self.source = source
         self.gone = False
         self.unfinished = ()
@@ -88,13 +91,19 @@ class Connection:
             messages = self._inlet.receive()
             if messages is None or self.gone:
                 return False
+            flags = 0
             with self._counting:
                 self._in_flight += len(messages)
                 before = self._bytes
                 for fields, _, _ in messages:
+                    flags |= fields[2]
                     self._bytes += weight_of(fields)
                 total = self._bytes - before
                 self._full = self._in_flight > _MAX_IN_FLIGHT or self._bytes > _MAX_BYTES
+            if flags & _WRITE and self._has_hung_up():
+                # We, or the network, were away.  It may long have gone to another gateway and
+                # have written there what this would undo.
+                return False
         if total > _TURN_BYTES:
             messages, self.unfinished = _first_of(messages)
         dispatch = self._dispatch
@@ -104,6 +113,13 @@ class Connection:
             else:
                 dispatch(fields, header, payload, self, batch)
         return True
+
+    def _has_hung_up(self):
+        """True where the other side has said already that it waits for no answer."""
+        try:
+            return not self._bare.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
 
     def congested(self) -> bool:
         """True while the other side asks for more than it takes, or than we get done."""

@@ -1,6 +1,7 @@
 """Connections, fail-over and patience, against gateways that fail on demand."""
 
 import itertools
+import socket
 import threading
 import time
 import unittest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from sheepstack.client.address import parse
 from sheepstack.client.call import ControlCall, ReadCall, object_call
 from sheepstack.client.caller import Caller
+from sheepstack.client.connection import Connection
 from sheepstack.client.errors import (
     Closed, ClusterUnreachable, ConnectionLost, OutcomeUnknown)
 from sheepstack.client.inbox import Inbox
@@ -19,7 +21,7 @@ from sheepstack.wire.errors import RemoteProtocolError
 from sheepstack.wire.header import Header, VdiRequest
 from sheepstack.wire.opcodes import Op
 from sheepstack.wire.results import Result
-from tests.unit.scripted_gateway import ScriptedGateway, connected_pair, receive
+from tests.unit.scripted_gateway import HOST, ScriptedGateway, connected_pair, receive
 
 OID = 0x5600000000
 
@@ -257,6 +259,24 @@ class ConnectionTest(unittest.TestCase):
         self.assertLess(time.monotonic() - started, 4.5)
         self.assertEqual([receive(peer).opcode for _ in range(2)],
                          [Op.READ_OBJ, Op.GET_CLUSTER_DEFAULT])
+
+    def test_what_a_gateway_has_not_taken_when_it_is_given_up_never_comes(self):
+        """Its network may come back long after the same was written through another one."""
+        with socket.socket() as listener, socket.socket() as sock:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            listener.bind((HOST, 0))
+            listener.listen()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            sock.connect(listener.getsockname())
+            peer, _ = listener.accept()
+            self.addCleanup(peer.close)
+            connection = Connection(sock, "gateway", 1.0)
+            call = object_call(int(Op.WRITE_OBJ), OID, 0, b"w" * 200_000)
+            connection.submit(call)
+            connection.wait(call, time.monotonic() + 10)
+            self.assertTrue(connection.was_silent)
+            with self.assertRaises(ConnectionResetError):
+                receive(peer)
 
     def test_a_slow_answer_is_waited_for_while_the_gateway_lives(self):
         connection, peer = connected_pair(timeout=1.0)
