@@ -7,6 +7,7 @@ from its map, and the one write that makes the old one a snapshot decides.
 """
 
 import logging
+import secrets
 import threading
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from sheepstack.wire.text import pad
 log = logging.getLogger(__name__)
 
 _LANES = 8
+_REPEAT_SECONDS = 0.05
 MAX_BLOCK_SIZE_SHIFT = 31
 MIN_BLOCK_SIZE_SHIFT = 20
 
@@ -248,27 +250,27 @@ class VdiService:
     def _take(self, takings, ctime):
         """Carry out snapshots; writes to all of the VDIs are held until the last is taken."""
         vids = [taking.working.vdi_id for taking in takings]
-        revision = self.leading()
+        revision, number = self.leading(), _new_number()
         try:
             for vid in vids:
-                self._tell(vid, frozen=True)
+                self._tell(vid, frozen=number)
             for taking in takings:
                 self._make(taking.inode, taking.base, revision)
             for taking in takings:
                 self._write_inode(taking.working, *taking.mark(ctime), revision)
             olds = [self._read_header(taking.working.vdi_id) or taking.working
                     for taking in takings]
-        except Failure:
+        except BaseException:
             # Whether the deciding writes were made is seen when all inodes are read again.
             self._catalogue = None
             for vid in vids:
-                self._tell(vid, frozen=False)
+                self._tell_all(vid, thawed=number)
             raise
         for taking, old in zip(takings, olds):
             self._catalogue.put(old._replace(snap_ctime=ctime))
             self._catalogue.put(taking.inode)
         for vid in vids:
-            self._tell(vid, frozen=False, snapshot=True)
+            self._tell_all(vid, thawed=number, snapshot=True)
 
     def delete(self, name, tag, snap_id) -> InodeHeader:
         with self.lock:
@@ -276,7 +278,7 @@ class VdiService:
             inode = self.look_up(name, tag, snap_id)
             self._write_inode(inode, 0, bytes(layout.VDI_NAME_LEN), self.leading())
             catalogue.put(inode._replace(name=""))
-            self._tell(inode.vdi_id, deleted=True)
+            self._tell_all(inode.vdi_id, deleted=True)
             if not catalogue.has_name(name):
                 self._remove_attributes(name)
         self.reclaim()
@@ -294,9 +296,9 @@ class VdiService:
             new = catalogue.working(old.name) if old and not old.is_deleted else None
             if new is None or new.parent_vdi_id != vid:
                 return False
-            revision = self.leading()
-            self._tell(new.vdi_id, frozen=True)
+            revision, number = self.leading(), _new_number()
             try:
+                self._tell(new.vdi_id, frozen=number)
                 before = self._entries(old, first, len(entries))
                 now = self._entries(new, first, len(entries))
                 for index, entry in enumerate(entries):
@@ -304,7 +306,7 @@ class VdiService:
                         self._write_inode(new, layout.data_vdi_id_offset(first + index),
                                           entry.to_bytes(4, "little"), revision)
             finally:
-                self._tell(new.vdi_id, frozen=False)
+                self._tell_all(new.vdi_id, thawed=number)
             return True
 
     def make_object(self, vid, index) -> Result:
@@ -449,6 +451,21 @@ class VdiService:
         """Change what all gateways know of a VDI; none then has an older write on its way."""
         self._state.call_all({"call": "vdi", "vid": vid, "fields": fields})
 
+    def _tell_all(self, vid, **fields):
+        """Like :meth:`_tell`, and again until all have heard it, which a sheep without a lease
+        for a moment has not.  At another map all gateways look at the inode anew."""
+        revision = self._state.view.revision
+        while True:
+            try:
+                self._tell(vid, **fields)
+                return
+            except Failure:
+                view = self._state.view
+                if (view.revision != revision or not view.serving
+                        or self._state.stopping.is_set()):
+                    raise
+                self._state.wait_view(revision, _REPEAT_SECONDS)
+
     # -- attributes ------------------------------------------------------------------------
 
     def attribute(self, attr: VdiAttr, flags):
@@ -503,6 +520,11 @@ class VdiService:
             if result == Result.SUCCESS and VdiAttr.unpack(data).name in (name, ""):
                 self._gateway.write(PeerOp.REMOVE, oid, 0, b"", 0, policy, _ignore,
                                     only=self.leading())
+
+
+def _new_number():
+    """For a snapshot, so that its end is not mistaken for that of another."""
+    return secrets.randbits(62) | 1
 
 
 def _attr_hash(attr: VdiAttr) -> int:

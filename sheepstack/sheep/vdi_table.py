@@ -4,6 +4,7 @@ Entries are read from inode objects when they are first needed, changed when the
 so, and forgotten when the map changes.
 """
 
+import collections
 import logging
 import threading
 from typing import NamedTuple
@@ -20,16 +21,18 @@ log = logging.getLogger(__name__)
 
 #: VDIs of up to so many copies may exist that this sheep has not heard of.
 _USUAL_WIDTH = 6
+#: The leader takes few snapshots while one of its messages is under way.
+_THAWS_KEPT = 64
 
 
 class VdiEntry(NamedTuple):
-    """``frozen``: writes wait while the leader takes a snapshot.  ``deleted``: all are refused,
-    though other VDIs may still share its objects."""
+    """``frozen``, if not 0: writes wait while the leader takes the snapshot of that number.
+    ``deleted``: all are refused, though other VDIs may still share its objects."""
 
     policy: CopyPolicy
     block_size_shift: int
     snapshot: bool = False
-    frozen: bool = False
+    frozen: int = 0
     deleted: bool = False
 
 
@@ -49,6 +52,7 @@ class VdiTable:
         self._entries = {}
         self._widest = identity.get("widest", _USUAL_WIDTH)
         self._policies = {}
+        self._thawed = collections.deque(maxlen=_THAWS_KEPT)
         self._lock = threading.Lock()
         self.read = None
 
@@ -75,11 +79,21 @@ class VdiTable:
             self._policies[vid] = entry.policy
             return self._entries.setdefault(vid, entry)
 
-    def change(self, vid, **fields):
-        """Set fields of an entry that is there; what is not there will be read anew."""
+    def change(self, vid, thawed=0, **fields):
+        """Set fields of an entry that is there; what is not there will be read anew.
+
+        ``thawed``: the snapshot of that number is over, and whoever still comes to freeze for
+        it is late.
+        """
         with self._lock:
+            if thawed:
+                self._thawed.append(thawed)
+            if fields.get("frozen") in self._thawed:
+                return
             entry = self._entries.get(vid)
             if entry is not None:
+                if thawed and entry.frozen == thawed:
+                    fields["frozen"] = 0
                 self._entries[vid] = entry._replace(**fields)
 
     def set(self, vid, entry):
