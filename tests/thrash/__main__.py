@@ -1,13 +1,14 @@
 """python -m tests.thrash: thrash clusters, one after another, and say what came of it."""
 
 import argparse
-import logging
+import math
 import os
 import pathlib
 import sys
 
 from tests.thrash import clocks
-from tests.thrash.campaign import Plan, thrash
+from tests.thrash.campaign import Plan
+from tests.thrash.rounds import prepare, run
 
 _USAGE = """\
 Every round makes a cluster, starts clients, and breaks things until it has had its faults.
@@ -24,7 +25,10 @@ def _options(arguments):
     add = parser.add_argument
     add("--seed", type=int, default=1, help="of the first round (default: 1)")
     add("--faults", type=int, default=50, help="how many in all (default: 50)")
-    add("--per-round", type=int, default=12, help="how many in a round (default: 12)")
+    add("--per-round", type=int, default=25, help="how many in a round (default: 25)")
+    add("--jobs", type=int, default=1, metavar="N",
+        help="so many rounds side by side (default: 1)")
+    add("--minutes", type=float, default=math.inf, help="begin no round after that time")
     add("--runtime", choices=("eventlet", "threading", "both"), default="both",
         help="of the sheep; both: in turn (default)")
     add("--driver", choices=("local", "zookeeper", "both"), default="both",
@@ -54,35 +58,36 @@ def _options(arguments):
 
 def main(arguments=None) -> int:
     options = _options(arguments)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(relativeCreated)8d %(threadName)s: %(message)s")
-    if options.verbose:
-        logging.getLogger("tests.thrash").setLevel(logging.INFO)
-    runtimes = {"both": ("eventlet", "threading")}.get(options.runtime, (options.runtime,))
-    drivers = {"both": ("local", "zookeeper")}.get(options.driver, (options.driver,))
-    left, number, failed, done = options.faults, 0, [], 0
-    while left > 0:
-        plan = Plan(
-            seed=options.seed + number, faults=min(left, options.per_round),
-            runtime=runtimes[number % len(runtimes)],
-            driver=drivers[number // len(runtimes) % len(drivers)], net=options.net,
-            sheep=options.sheep, owners=options.owners, sharers=options.sharers,
-            sync=not options.nosync, lock=options.lock, disk=options.disk,
-            clock=not options.no_clock and clocks.are_possible(runtimes[number % len(runtimes)]),
-            only=tuple(options.only), policy=options.policy)
-        verdict = thrash(plan, directory=options.dir, keep=options.keep)
+    prepare(options.verbose)
+    done, rounds, failed = 0, 0, []
+    for verdict in run(_plans(options), options.jobs, 60 * options.minutes, options.verbose,
+                       directory=options.dir, keep=options.keep):
         print(verdict, flush=True)
-        left -= plan.faults
+        rounds += 1
         done += verdict.faults_done
-        number += 1
         if verdict.violations:
-            failed.append(plan.seed)
+            failed.append(verdict.plan.seed)
             if options.stop:
                 break
     print("%d faults in %d rounds: %s" % (
-        done, number, "violations with seeds %s" % ", ".join(map(str, failed)) if failed
+        done, rounds, "violations with seeds %s" % ", ".join(map(str, failed)) if failed
         else "no violation"))
     return 1 if failed else 0
+
+
+def _plans(options):
+    runtimes = {"both": ("eventlet", "threading")}.get(options.runtime, (options.runtime,))
+    drivers = {"both": ("local", "zookeeper")}.get(options.driver, (options.driver,))
+    for number in range(-(-options.faults // options.per_round)):
+        runtime = runtimes[number % len(runtimes)]
+        yield Plan(
+            seed=options.seed + number,
+            faults=min(options.faults - number * options.per_round, options.per_round),
+            runtime=runtime, driver=drivers[number // len(runtimes) % len(drivers)],
+            net=options.net, sheep=options.sheep, owners=options.owners,
+            sharers=options.sharers, sync=not options.nosync, lock=options.lock,
+            disk=options.disk, clock=not options.no_clock and clocks.are_possible(runtime),
+            only=tuple(options.only), policy=options.policy)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ import pathlib
 import shutil
 import tempfile
 import time
+import traceback
 from typing import NamedTuple, Tuple
 
+from sheepstack.redundancy import policy as policies
 from tests.functional.harness import wait_until
 from tests.thrash import offline
 from tests.thrash.checker import check
@@ -16,9 +18,10 @@ from tests.thrash.clocks import Clocks
 from tests.thrash.cluster import Farm, Namespaces, PlainNetwork, ZooKeeper
 from tests.thrash.history import History
 from tests.thrash.nemesis import HealsNot, Nemesis
+from tests.thrash.stopwatch import Stopwatch
 
 #: Seconds until the session of a sheep that is silent expires.
-_SESSION_TIMEOUT = 4.0
+_SESSION_TIMEOUT = 2.0
 #: Seconds that a client's request may take.  A gateway that is silent for two fifths of it is
 #: given up by the client; its session has expired by then.
 _CLIENT_TIMEOUT = 20.0
@@ -45,6 +48,11 @@ class Plan(NamedTuple):
     clock: bool = False
     only: Tuple[str, ...] = ()
     policy: str = "3"
+
+    def tolerated(self):
+        """How many sheep may be gone at a time, with all that they hold."""
+        copies = policies.parse(self.policy)
+        return copies.parity if copies.is_erasure else copies.nr_copies - 1
 
     def __str__(self):
         words = ["seed %d" % self.seed, self.runtime, self.driver]
@@ -73,6 +81,7 @@ class Verdict(NamedTuple):
     twice: int
     violations: list
     seconds: float
+    times: str
     directory: str
 
     @property
@@ -87,6 +96,7 @@ class Verdict(NamedTuple):
                     if self.violations else "no violation")]
         lines += ["  %d writes that were sent again took effect twice" % self.twice
                   ] if self.twice else []
+        lines.append("  seconds: %s" % self.times)
         lines += ["  %6.1f  %s" % fault for fault in self.faults]
         lines += ["  VIOLATION %s" % violation for violation in self.violations]
         return "\n".join(lines)
@@ -125,32 +135,41 @@ class _Round:
         self._objects = 0
         self._unlinked = []
         self._twice = 0
+        self._watch = Stopwatch()
 
     def run(self):
-        plan, farm = self._plan, self._farm
+        plan, farm, watch = self._plan, self._farm, self._watch
         began = time.monotonic()
-        farm.start(plan.sheep, plan.policy, format_options=("-l",) if plan.lock else ())
-        crowd = Crowd(plan.seed, self._history, farm.addresses, owners=plan.owners,
-                      sharers=plan.sharers, timeout=_CLIENT_TIMEOUT, lock=plan.lock)
-        nemesis = Nemesis(farm, plan.seed, session_timeout=_SESSION_TIMEOUT,
-                          patience=_HEALING_TIME, zookeeper=self._zookeeper, only=plan.only)
-        crowd.start()
-        healed = True
+        nemesis = Nemesis(
+            farm, plan.seed, session_timeout=_SESSION_TIMEOUT, patience=_HEALING_TIME,
+            zookeeper=self._zookeeper, only=plan.only, most_affected=plan.tolerated(),
+            stopwatch=watch)
+        crowd = Crowd(plan.seed, self._history, timeout=_CLIENT_TIMEOUT)
         try:
+            with watch.of("set-up"):
+                farm.start(plan.sheep, plan.policy, format_options=("-l",) if plan.lock else ())
+                crowd.start(farm.addresses, owners=plan.owners, sharers=plan.sharers,
+                            lock=plan.lock)
             nemesis.run(plan.faults)
-            nemesis.heal()
-            self._wait_for_clients(crowd)
-        except (HealsNot, AssertionError) as error:
+            with watch.of("healing"):
+                nemesis.heal()
+                self._wait_for_clients(crowd)
+            healed = True
+        except Exception as error:
             healed = False
-            self._violations.append("heals not: %s" % error)
+            self._violations.append(
+                "heals not: %s" % error if isinstance(error, (HealsNot, AssertionError))
+                else "the thrasher failed: %s" % traceback.format_exc())
             farm.dump_stacks()
-        self._violations += crowd.stop(2 * _CLIENT_TIMEOUT)
+        with watch.of("clients' end"):
+            self._violations += crowd.stop(2 * _CLIENT_TIMEOUT)
         self._violations += crowd.complaints()
         if healed:
             self._look_at_rest(crowd)
         self._violations += farm.complaints()
         self._history.save(farm.root / "history")
-        found = check(self._history.events)
+        with watch.of("checker"):
+            found = check(self._history.events)
         self._violations += [str(each) for each in found if each.rule != "twice"]
         self._twice = len({
             (each.volume, each.text) for each in found if each.rule == "twice"})
@@ -158,7 +177,7 @@ class _Round:
             plan, nemesis.faults, sum(client.done for client in crowd.clients),
             sum(client.failures for client in crowd.clients), self._objects,
             len(self._unlinked), self._twice, self._violations, time.monotonic() - began,
-            str(farm.root))
+            str(watch), str(farm.root))
 
     def _wait_for_clients(self, crowd):
         """All must get on with their work by themselves."""
@@ -170,20 +189,25 @@ class _Round:
     def _look_at_rest(self, crowd):
         farm = self._farm
         addresses = [farm.sheep[index].address for index in farm.members]
-        self._violations += look_everywhere(self._history, crowd, addresses, _CLIENT_TIMEOUT)
-        locks = farm.locks()
-        if locks:
-            self._violations.append("locks that nobody should hold: %s" % " ".join(locks))
-        self._wait_for_rest()
-        if self._plan.seed % 2:
-            farm.kill_all()
-        else:
-            # Not one by one, or the last would begin to recover what the first had.
-            farm.dog("cluster", "shutdown")
-            farm.wait_all_ended()
+        with self._watch.of("last look"):
+            self._violations += look_everywhere(
+                self._history, crowd, addresses, _CLIENT_TIMEOUT)
+            locks = farm.locks()
+            if locks:
+                self._violations.append("locks that nobody should hold: %s" % " ".join(locks))
+        with self._watch.of("rest"):
+            self._wait_for_rest()
+        with self._watch.of("shutdown"):
+            if self._plan.seed % 2:
+                farm.kill_all()
+            else:
+                # Not one by one, or the last would begin to recover what the first had.
+                farm.dog("cluster", "shutdown")
+                farm.wait_all_ended()
         directories = {
             farm.sheep[index].address: farm.sheep[index].directory for index in farm.members}
-        findings = offline.compare(directories)
+        with self._watch.of("offline"):
+            findings = offline.compare(directories)
         self._violations += findings.violations
         self._objects = findings.objects
         self._unlinked = findings.unlinked

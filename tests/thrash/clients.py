@@ -482,28 +482,34 @@ class Sharer(Client):
 class Crowd:
     """All clients of a run."""
 
-    def __init__(self, seed, history, addresses, *, owners, sharers, timeout, lock):
+    def __init__(self, seed, history, *, timeout):
+        self._seed = seed
         self._stop = threading.Event()
         self._history = history
-        draw = random.Random("%s/crowd" % seed)
-        setup = Cluster(addresses, timeout=timeout)
+        self._timeout = timeout
         self.shared = SharedDisk("shared", "shared#0", Shape(22))
-        setup.create_vdi("shared", self.shared.shape.size, prealloc=True)
-        setup.close()
+        self.owners, self.sharers = [], []
+
+    @property
+    def clients(self):
+        return self.owners + self.sharers
+
+    def start(self, addresses, *, owners, sharers, lock):
+        """Make the VDI that is shared, and start so many clients of the gateways given."""
+        draw = random.Random("%s/crowd" % self._seed)
+        with Cluster(addresses, timeout=self._timeout) as setup:
+            setup.create_vdi("shared", self.shared.shape.size, prealloc=True)
 
         def through(count):
             return draw.sample(list(addresses), count)
 
         self.owners = [
-            Owner("owner%d" % number, seed, history, through(len(addresses)), timeout,
-                  self._stop, lock=lock) for number in range(owners)]
+            Owner("owner%d" % number, self._seed, self._history, through(len(addresses)),
+                  self._timeout, self._stop, lock=lock) for number in range(owners)]
         self.sharers = [
-            Sharer("sharer%d" % number, seed, history,
-                   through(1 if number == 0 else len(addresses)), timeout, self._stop,
+            Sharer("sharer%d" % number, self._seed, self._history,
+                   through(1 if number == 0 else len(addresses)), self._timeout, self._stop,
                    disk=self.shared) for number in range(sharers)]
-        self.clients = self.owners + self.sharers
-
-    def start(self):
         for client in self.clients:
             client.start()
 

@@ -41,7 +41,8 @@ class PlainNetwork:
 
 
 class Namespaces:
-    """A bridge with the host's own address, and a namespace for each sheep."""
+    """A bridge with two addresses of the host, one for the clients and one for ZooKeeper, and a
+    namespace for each sheep."""
 
     breakable = True
     _numbers = itertools.count()
@@ -52,11 +53,13 @@ class Namespaces:
         number = (os.getpid() * 7 + next(self._numbers)) % 60000
         self._tag = "th%d" % number
         self._subnet = "10.%d.%d" % (64 + number // 250 % 128, number % 250)
-        self.zookeeper_host = self._subnet + ".1"
+        self.clients_host = self._subnet + ".1"
+        self.zookeeper_host = self._subnet + ".2"
         self._names = {}
         self._cuts = set()
         _ip("link", "add", self._tag, "type", "bridge")
-        _ip("addr", "add", self.zookeeper_host + "/24", "dev", self._tag)
+        for host in self.clients_host, self.zookeeper_host:
+            _ip("addr", "add", host + "/24", "dev", self._tag)
         _ip("link", "set", self._tag, "up")
 
     def host(self, index) -> str:
@@ -79,6 +82,9 @@ class Namespaces:
         self._within(index, "addr", "add", self.host(index) + "/24", "dev", inside)
         self._within(index, "link", "set", inside, "up")
         self._within(index, "link", "set", "lo", "up")
+        # So that there is room in front of it for a rule that drops what arrives.
+        self._within(index, "rule", "add", "pref", "10", "lookup", "local")
+        self._within(index, "rule", "del", "pref", "0")
 
     def _within(self, index, *words):
         _ip("-n", self._names[index], *words)
@@ -93,6 +99,11 @@ class Namespaces:
         """Packets between two sheep get lost."""
         self.lose(one, self.host(other))
         self.lose(other, self.host(one))
+
+    def part_from_clients(self, index):
+        """Packets between a sheep and the clients, which include ourselves, get lost."""
+        self.lose(index, self.clients_host)
+        self._within(index, "rule", "add", "pref", "5", "from", self.clients_host, "blackhole")
 
     def delay(self, source, milliseconds) -> str:
         """Delay all that a sheep sends; how.  Where the kernel cannot do just that, by a slow
@@ -115,9 +126,10 @@ class Namespaces:
         for source, host in [cut for cut in self._cuts if cut[0] == index or cut[1] == mine]:
             self._cuts.discard((source, host))
             self._within(source, "route", "del", "blackhole", host + "/32")
-        subprocess.run(
-            ["ip", "netns", "exec", self._names[index], "tc", "qdisc", "del", "dev", "eth0",
-             "root"], capture_output=True)
+        for undo in (["ip", "-n", self._names[index], "rule", "del", "pref", "5"],
+                     ["ip", "netns", "exec", self._names[index], "tc", "qdisc", "del", "dev",
+                      "eth0", "root"]):
+            subprocess.run(undo, capture_output=True)
 
     def heal(self):
         for index in self._names:

@@ -1,9 +1,10 @@
 """Breaks things, picked from a seed, and mends them.
 
 At most two sheep are *affected* at a time: down, frozen, cut off, without space, or not yet
-recovered from that.  So one good copy of three lives.  A power failure of the whole cluster
-may come on top of that.  What the faults are depends on the seed alone; when they take effect
-depends on the cluster, too, which has to recover now and then before the next one.
+recovered from that; fewer where the copy policy bears no more.  So one good copy lives.  A
+power failure of the whole cluster may come on top of that.  What the faults are depends on the
+seed alone; when they take effect depends on the cluster, too, which has to recover now and then
+before the next one.
 """
 
 import contextlib
@@ -19,11 +20,10 @@ from sheepstack.wire.header import ObjRequest
 from sheepstack.wire.opcodes import Op
 from tests.functional.harness import wait_until
 from tests.thrash import clocks, disk_faults
+from tests.thrash.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
-#: So many sheep are affected at the same time, at most.
-_MOST_AFFECTED = 2
 _BLOCK = 4096
 
 
@@ -42,8 +42,10 @@ class _Cure(NamedTuple):
 class Nemesis:
     """``patience`` in seconds is how long the cluster may take to heal."""
 
-    def __init__(self, farm, seed, *, session_timeout, patience=90, zookeeper=None, only=None):
+    def __init__(self, farm, seed, *, session_timeout, patience=90, zookeeper=None, only=None,
+                 most_affected=2, stopwatch=None):
         self.faults = []
+        self._stopwatch = stopwatch or Stopwatch()
         self._farm = farm
         self._seed = seed
         self._timeout = session_timeout
@@ -51,19 +53,23 @@ class Nemesis:
         self._zookeeper = zookeeper
         self._cures = []
         self._affected = set()
+        self._most_affected = min(most_affected, 2)
         self._began = time.monotonic()
         self._removed = 0
         kinds = [
-            (10, self.kill), (5, self.kill_leader), (6, self.kill_two), (6, self.freeze_short),
+            (10, self.kill), (5, self.kill_leader), (6, self.freeze_short),
             (5, self.freeze_long), (3, self.terminate), (3, self.power_failure), (3, self.rot),
-            (2, self.tear), (2, self.add_node), (2, self.remove_node),
-            (3, self.kill_while_recovering)]
+            (2, self.tear), (2, self.add_node), (2, self.remove_node)]
+        if self._most_affected > 1:
+            kinds += [(6, self.kill_two), (3, self.kill_while_recovering)]
         if zookeeper is not None:
             kinds += [(3, self.restart_zookeeper), (2, self.pause_zookeeper),
                       (4, self.expire_session)]
         if farm.network.breakable:
             kinds += [(5, self.cut_from_peers), (5, self.isolate), (4, self.lose_one_way),
-                      (3, self.cut_one_link), (3, self.slow_network)]
+                      (3, self.slow_network), (4, self.cut_from_clients)]
+            if self._most_affected > 1:
+                kinds += [(3, self.cut_one_link)]
             if zookeeper is not None:
                 kinds += [(5, self.cut_from_zookeeper)]
         if farm.disk:
@@ -82,15 +88,18 @@ class Nemesis:
 
     def run(self, faults):
         """Do so many faults.  Raises HealsNot."""
+        self._began = time.monotonic()
         weights = [weight for weight, _ in self._kinds]
         number = 0
         while len(self.faults) < faults:
             # A generator of its own for each, so that no fault's choices disturb the next one's.
             self._draw = draw = random.Random("%s/fault%d" % (self._seed, number))
             number += 1
-            self._rest(draw.uniform(0.1, 2.5))
+            with self._stopwatch.of("pauses"):
+                self._rest(draw.uniform(0.1, 1.5))
             kind = draw.choices([kind for _, kind in self._kinds], weights)[0]
-            kind()
+            with self._stopwatch.of(kind.__name__):
+                kind()
 
     def note(self, text, *values):
         text = text % values
@@ -110,11 +119,12 @@ class Nemesis:
         self._affected.clear()
 
     def _wait(self, condition, what):
-        try:
-            wait_until(condition, self._patience,
-                       lambda: "%s; %s" % (what, self._farm.describe()))
-        except AssertionError as error:
-            raise HealsNot(str(error)) from None
+        with self._stopwatch.of("recovery"):
+            try:
+                wait_until(condition, self._patience,
+                           lambda: "%s; %s" % (what, self._farm.describe()))
+            except AssertionError as error:
+                raise HealsNot(str(error)) from None
 
     def _rest(self, seconds):
         """Let so much time pass, with the cures that are due in it."""
@@ -129,7 +139,8 @@ class Nemesis:
     def _cure_next(self):
         cure = min(self._cures)
         self._cures.remove(cure)
-        time.sleep(max(0, cure.due - time.monotonic()))
+        with self._stopwatch.of("cures"):
+            time.sleep(max(0, cure.due - time.monotonic()))
         log.info("nemesis: %s", cure.text)
         cure.act()
 
@@ -141,8 +152,8 @@ class Nemesis:
 
     def _make_room(self, wanted):
         """Have ``wanted`` more sheep that may be affected."""
-        while len(self._affected) + wanted > _MOST_AFFECTED:
-            if self._cures and len(self._broken()) + wanted > _MOST_AFFECTED:
+        while len(self._affected) + wanted > self._most_affected:
+            if self._cures and len(self._broken()) + wanted > self._most_affected:
                 self._cure_next()
                 continue
             while any(cure.stays for cure in self._cures):
@@ -411,8 +422,8 @@ class Nemesis:
     def _others(self, index):
         return [other for other in self._farm.members if other != index]
 
-    def _mend_later(self, victim):
-        seconds = self._draw.uniform(0.3, 3) * self._timeout
+    def _mend_later(self, victim, least=0.3, most=3):
+        seconds = self._draw.uniform(least, most) * self._timeout
         self._later(seconds, victim, "the network of sheep %d mended" % victim,
                     lambda: self._farm.network.mend(victim))
         return seconds
@@ -439,6 +450,16 @@ class Nemesis:
         for other in self._others(victim):
             network.part(victim, other)
         network.lose(victim, network.zookeeper_host)
+        if self._draw.random() < 0.5:
+            network.part_from_clients(victim)
+
+    def cut_from_clients(self):
+        """It is well in the cluster; its clients must go elsewhere, and what they sent last
+        must not come later."""
+        victim, = self._pick()
+        self.note("sheep %d cut off from its clients for %.1f s", victim,
+                  self._mend_later(victim, 4, 8))
+        self._farm.network.part_from_clients(victim)
 
     def lose_one_way(self):
         victim, = self._pick()
