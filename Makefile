@@ -34,6 +34,7 @@ help:
 	@echo "make bench-object the object API beside Swift itself, as ratios"
 	@echo "make tempest      tempest's own tests against these services  (ARGS='regex' picks some)"
 	@echo "make thrash N=50  break clusters so many times and check what is left of them"
+	@echo "                  (JOBS=2: two clusters at a time)"
 	@echo "make bench        speed of a cluster on this host; PEER=path/of/C/sheep (or host:port)"
 	@echo "                  sets it beside another, QEMU_IMG=path adds the rows of QEMU's driver"
 	@echo "make bench-openstack  Glance on sheep beside its file store, volumes from images"
@@ -86,7 +87,7 @@ tempest:
 	@$(OPENSTACK_VENV)/bin/python -m tests.openstack.tempest $(ARGS)
 
 thrash: test-venv
-	@$(PY) -m tests.thrash --faults $(or $(N),50) $(ARGS)
+	@$(PY) -m tests.thrash --faults $(or $(N),50) --jobs $(or $(JOBS),1) $(ARGS)
 
 bench: venv
 	@PYTHON=$(PYTHON) tools/packages.sh bench
