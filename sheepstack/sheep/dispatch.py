@@ -1,5 +1,6 @@
 """Which part of the daemon answers which request."""
 
+import functools
 import logging
 
 from sheepstack.sheep import admin, object_service, vdi_requests
@@ -39,9 +40,11 @@ class Dispatcher:
         elif opcode in object_service.OPCODES:
             self._objects.handle(fields, header, payload, connection, batch)
         elif opcode in vdi_requests.OPCODES:
-            self._workers.submit(self._answer, self._vdis, fields, header, payload, connection)
+            handle = functools.partial(self._vdis.handle, asker=connection)
+            self._workers.submit(self._answer, handle, fields, header, payload, connection)
         else:
-            self._workers.submit(self._answer, self._admin, fields, header, payload, connection)
+            self._workers.submit(
+                self._answer, self._admin.handle, fields, header, payload, connection)
 
     def _refusal(self, fields):
         version, opcode = fields[0], fields[1]
@@ -61,8 +64,8 @@ class Dispatcher:
         # before a restart takes an error for a broken disk.
         return None if self._state.is_joining() else Result.WAIT_FOR_JOIN
 
-    def _answer(self, part, fields, header, payload, connection):
-        response, data = part.handle(header, payload)
+    def _answer(self, handle, fields, header, payload, connection):
+        response, data = handle(header, payload)
         connection.answer((response, data) if data else (response,), None, weight_of(fields))
         if fields[1] == _SHUTDOWN:
             self._admin.shutdown_answered()

@@ -41,8 +41,12 @@ class VdiRequests:
         self._held = set()
         self._held_lock = threading.Lock()
 
-    def handle(self, header, payload) -> tuple:
-        """(response header, response payload) of a client's request; may wait."""
+    def handle(self, header, payload, asker) -> tuple:
+        """(response header, response payload) of a client's request; may wait.
+
+        Once ``asker``, its connection, is ``gone`` nothing is begun any more: the client may
+        have gone to another gateway, and what it has done there must not be undone.
+        """
         common = Header.unpack(header)
         try:
             opcode = common.opcode
@@ -54,17 +58,18 @@ class VdiRequests:
             if opcode == Op.GET_CLUSTER_DEFAULT:
                 return self._cluster_default(common)
             if opcode == Op.LOCK_VDI:
-                return self._lock(common, header, payload)
+                return self._lock(common, header, payload, asker)
             if opcode == Op.RELEASE_VDI:
                 return self._release(common, header)
-            return self._by_leader(header, payload, _now())
+            return self._by_leader(header, payload, _now(), asker)
         except (Failure, WireError) as error:
             result = getattr(error, "result", Result.INVALID_PARMS)
             return self._plain(common, result)
 
     def forwarded(self, peer_header, payload, reply):
         """Another sheep passes on a client's request because we lead."""
-        ctime = PEER_REQUEST.unpack(peer_header)[7]
+        fields = PEER_REQUEST.unpack(peer_header)
+        revision, ctime = fields[3], fields[7]
         if len(payload) < HEADER_SIZE:
             reply(Result.INVALID_PARMS)
             return
@@ -72,7 +77,7 @@ class VdiRequests:
             reply(Result.AGAIN)
             return
         header, body = bytes(payload[:HEADER_SIZE]), payload[HEADER_SIZE:]
-        response, data = self._execute(header, body, ctime)
+        response, data = self._execute(header, body, ctime, revision)
         reply(Result.SUCCESS, 0, (response, data) if data else (response,),
               len(response) + len(data))
 
@@ -82,15 +87,15 @@ class VdiRequests:
         view = self._state.view
         return view.open and view.leader == view.index >= 0 and self._state.lease_valid()
 
-    def _by_leader(self, header, payload, ctime):
+    def _by_leader(self, header, payload, ctime, asker):
         """Carry out here or at the leader; tried again until one of them has done it."""
         perhaps_done = False
         while True:
             view = self._state.wait_open()
-            if view is None:
+            if view is None or asker.gone:
                 return self._plain(Header.unpack(header), Result.SHUTDOWN)
             if self._leads():
-                response, data = self._execute(header, payload, ctime)
+                response, data = self._execute(header, payload, ctime, view.revision)
             elif view.leader >= 0 and view.leader != view.index:
                 response, data = self._ask(view, header, payload, ctime)
             else:
@@ -120,9 +125,15 @@ class VdiRequests:
 
     # -- at the leader ---------------------------------------------------------------------
 
-    def _execute(self, header, payload, ctime):
+    def _execute(self, header, payload, ctime, revision):
+        """Carry out a request that was sent to us at a revision of the map, or answer AGAIN."""
+        with self._service.at(revision):
+            return self._execute_now(header, payload, ctime)
+
+    def _execute_now(self, header, payload, ctime):
         common = Header.unpack(header)
         try:
+            self._service.leading()
             opcode = common.opcode
             if opcode == Op.READ_VDIS:
                 return self._bitmap(common, self._service.vids())
@@ -166,10 +177,13 @@ class VdiRequests:
 
     # -- at the gateway --------------------------------------------------------------------
 
-    def _lock(self, common, header, payload):
+    def _lock(self, common, header, payload, asker):
         response, data = self._by_leader(
-            Header(common.proto_ver, Op.GET_VDI_INFO, *common[2:]).pack(), payload, 0)
+            Header(common.proto_ver, Op.GET_VDI_INFO, *common[2:]).pack(), payload, 0, asker)
         found = VdiResponse.unpack(response)
+        if asker.gone:
+            # Nobody would ever give it back.
+            return self._plain(common, Result.SHUTDOWN)
         if found.result == Result.SUCCESS and self._uses_locks():
             if not self._take(found.vdi_id, VdiRequest.unpack(header).type):
                 return self._plain(common, Result.VDI_LOCKED)

@@ -6,6 +6,7 @@ sheep dies when: writes to the VDI are held at all gateways, the new working VDI
 from its map, and the one write that makes the old one a snapshot decides.
 """
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -68,6 +69,7 @@ class VdiService:
         self._table = table
         self._catalogue = None
         self._gaps_at = 0
+        self._only = None
         self.lock = threading.RLock()
         self.reclaim = None
 
@@ -84,9 +86,24 @@ class VdiService:
         else may lead, and have decided otherwise.
         """
         view = self._state.view
-        if not view.open or view.index < 0 or view.leader != view.index:
+        if (not view.open or view.index < 0 or view.leader != view.index
+                or self._only not in (None, view.revision)):
             raise Failure(Result.AGAIN)
         return view.revision
+
+    @contextlib.contextmanager
+    def at(self, revision):
+        """What this thread does meanwhile it does at that revision of the map, or not at all.
+
+        Who asked at that one asks again at the next, and may have been answered by another
+        leader before we get to it.
+        """
+        with self.lock:
+            former, self._only = self._only, revision
+            try:
+                yield
+            finally:
+                self._only = former
 
     def catalogue(self) -> Catalogue:
         """What VDIs there are; reads all inodes when this sheep has just become the leader.
