@@ -32,7 +32,7 @@ from struct import Struct
 from sheepstack.store import disk
 from sheepstack.wire.checksum import (
     BLOCK, BLOCK_MASK, BLOCK_SHIFT, block_checksums, crc32c, spliced_checksum)
-from sheepstack.store.errors import NoObject, Rotten, from_os_error
+from sheepstack.store.errors import NoObject, NoSpace, Rotten, from_os_error
 
 _LOG = logging.getLogger(__name__)
 
@@ -306,7 +306,17 @@ class ObjectFile:
             else:
                 sums = self._merged(offset, end, memoryview(data), tolerant)
         if 0 in before:
-            claim(self, offset, end - offset)
+            try:
+                claim(self, offset, end - offset)
+            except NoSpace:
+                # Zeros where nothing is need no space.  All holders can so agree on what a
+                # lost gateway left, though it is the full one's hole.
+                pieces = self._without_zeros_in_holes(offset, memoryview(data), before)
+                if pieces is None:
+                    raise
+                for at, piece in pieces:
+                    self.write(at, piece, claim, tolerant)
+                return
         written = 0
         try:
             disk.write_fully(self.fd, data, offset)
@@ -315,6 +325,21 @@ class ObjectFile:
         except OSError as error:
             self._undo(offset, written or error.written, first, before, sums)
             raise self._failed(error, "write") from error
+
+    @staticmethod
+    def _without_zeros_in_holes(offset, data, before):
+        """[(offset, data)] of the blocks that are on disk, None where others need more than
+        zeros; ``before`` has the checksums that the blocks had."""
+        pieces, position, end = [], offset, offset + len(data)
+        for checksum in before:
+            stop = min(end, (position & ~BLOCK_MASK) + BLOCK)
+            piece = data[position - offset:stop - offset]
+            if checksum:
+                pieces.append((position, piece))
+            elif bytes(piece).strip(b"\0"):
+                return None
+            position = stop
+        return pieces
 
     def discard(self, offset, length, claim, tolerant=False):
         """Makes a range, inside the object, read as zeros and frees its whole blocks."""

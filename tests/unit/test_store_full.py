@@ -215,6 +215,24 @@ class FullDiskMixin:
             store.close()
             shutil.rmtree(os.path.join(self.path, "store"))
 
+    def test_zeros_into_holes_need_no_space(self):
+        for durable in MODES:
+            store = self.open(durable)
+            call(store.create, OID, 4 * MIB, MIB, b"here" * KIB)
+            self._fill_up()
+            with self.assertRaises(NoSpace):
+                call(store.write, OID, 2 * MIB, b"x" * 4 * KIB)
+            call(store.write, OID, 2 * MIB + 5, bytes(64 * KIB))
+            call(store.write, OID, MIB - 8 * KIB, bytes(8 * KIB) + b"more" * 10 + bytes(16 * KIB))
+            call(store.write, OID, 0, bytes(MIB))
+            self.assertEqual(b"more" * 10 + bytes(4 * KIB - 40),
+                             store.read(OID, MIB, 4 * KIB))
+            self.assertEqual(bytes(MIB), store.read(OID, 2 * MIB, MIB))
+            self.assertEqual([], store.verify(OID))
+            store.close()
+            self._spare_room()
+            shutil.rmtree(os.path.join(self.path, "store"))
+
     def test_any_write_is_done_or_was_never_there(self):
         for durable in MODES:
             store = self.open(durable)
