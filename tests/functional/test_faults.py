@@ -2,10 +2,12 @@
 
 import random
 import threading
+import time
 
 import pytest
 
 from sheepstack.client.errors import SheepError
+from sheepstack.coordination import connect
 from tests.functional.harness import wait_until
 from tests.functional.workload import (
     BLOCK, MIB, Writers, leader_of, wait_order)
@@ -178,6 +180,57 @@ def test_zookeeper_session_expires(make_cluster, zookeeper):
             cluster.wait_recovered()
             writers.progress()
             assert cluster.pids[victim] == pid and cluster.sheep[victim].running
+    for vdi in vdis:
+        writers.check(vdi)
+    wait_order(cluster)
+
+
+def test_an_idle_cluster_keeps_its_sessions(make_cluster, coordination):
+    """Nobody asks anything for several session timeouts; all is as it was."""
+    spec = coordination().partition(",")[0] + ",timeout=1000"
+    cluster = make_cluster(settings={"coordination": spec})
+    client = cluster.client()
+    client.create_vdi("disk", 8 * MIB)
+    vdi = client.open_vdi("disk")
+    vdi.pwrite(0, b"kept")
+    epoch = cluster.info(0).epoch
+    time.sleep(4)
+    assert vdi.pread(0, 4) == b"kept"
+    assert [cluster.info(index).epoch for index in range(3)] == [epoch] * 3
+    assert not any("session was lost" in cluster.logs(index) for index in range(3))
+
+
+@pytest.mark.deployment("eventlet+zookeeper", "threading+zookeeper")
+def test_an_idle_sheep_whose_session_expired_comes_back(cluster, zookeeper):
+    """Without a client that would make it notice."""
+    for victim in range(3):
+        before = cluster.info(victim).epoch
+        expire_session(zookeeper, cluster, victim)
+        cluster.wait_log(victim, "the session was lost")
+        cluster.wait_recovered()
+        assert cluster.info(victim).epoch > before
+    wait_order(cluster)
+
+
+@pytest.mark.deployment("eventlet+zookeeper", "threading+zookeeper")
+def test_a_sheep_starts_again_before_its_old_session_is_gone(make_cluster, coordination):
+    spec = coordination().partition(",")[0] + ",timeout=60000"
+    cluster = make_cluster(settings={"coordination": spec})
+    vdis = open_twice(cluster)
+    with Writers(vdis) as writers:
+        writers.progress()
+        for victim in (0, 2):
+            cluster.kill(victim)
+            cluster.restart(victim)
+            cluster.wait_recovered()
+            writers.progress()
+    watcher = connect(spec)
+    watcher.open(lambda event: None)
+    try:
+        # Three that live, and two of the dead.
+        assert len(watcher.members()) == 5
+    finally:
+        watcher.close()
     for vdi in vdis:
         writers.check(vdi)
     wait_order(cluster)

@@ -1,12 +1,14 @@
 """The ring and the cluster map."""
 
 import unittest
+from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sheepstack.placement.cluster_map import ClusterMap, Node
-from sheepstack.placement.ring import RING_SIZE, Ring, changed_arcs, merged
+from sheepstack.placement.ring import (
+    DEFAULT_VNODES, RING_SIZE, Ring, changed_arcs, merged)
 from sheepstack.placement.weight import weighted_vnodes
 from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.wire.hashing import oid_hash
@@ -56,6 +58,15 @@ class RingTest(unittest.TestCase):
 
     def test_a_ring_without_storage_holds_nothing(self):
         self.assertEqual(Ring((node(1, vnodes=0),)).holders(OIDS[0], 3), ())
+
+    def test_equal_nodes_fill_evenly(self):
+        for count in (3, 5, 8, 12):
+            ring = Ring(tuple(node(i, vnodes=DEFAULT_VNODES) for i in range(1, count + 1)))
+            held = Counter(holder for vid in range(100) for index in range(64)
+                           for holder in ring.holders(data_oid(977 * vid + 5, index), 2))
+            mean = sum(held.values()) / count
+            self.assertLess(max(held.values()), 1.25 * mean)
+            self.assertGreater(min(held.values()), 0.75 * mean)
 
     def test_more_vnodes_hold_more(self):
         ring = Ring((node(1, vnodes=64), node(2, vnodes=256)))
