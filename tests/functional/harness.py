@@ -57,8 +57,9 @@ def start(argv, **options) -> subprocess.Popen:
         stdin=subprocess.DEVNULL, **options).result()
 
 
-def wait_until(condition, timeout, what):
-    """Ask ``condition()`` until it returns something true, and return that.
+def wait_until(condition, timeout, what, interval=POLL_INTERVAL):
+    """Ask ``condition()`` every ``interval`` seconds until it returns something true, and
+    return that.
 
     ``what`` says what is waited for; a callable is asked once it is too late.  Raises
     AssertionError after ``timeout`` seconds.
@@ -71,7 +72,7 @@ def wait_until(condition, timeout, what):
         if time.monotonic() > deadline:
             raise AssertionError(
                 "waited %g s in vain for %s" % (timeout, what() if callable(what) else what))
-        time.sleep(POLL_INTERVAL)
+        time.sleep(interval)
 
 
 class Ran(NamedTuple):

@@ -271,14 +271,14 @@ class Farm(harness.SheepCluster):
     def is_settled(self) -> bool:
         """All members agree that they are the cluster, and none has objects to move."""
         wanted = sorted(self.sheep[index].address for index in self.members)
-        infos = [self._quietly(self.info, index) for index in self.members]
-        if any(info is None or self._names(info) != wanted
-               or info.status != admin.ClusterStatus.OK for info in infos):
-            return False
-        if len({info.epoch for info in infos}) != 1:
-            return False
-        states = [self._quietly(self.recovery, index) for index in self.members]
-        return all(state is not None and not state.in_recovery for state in states)
+        epochs = set()
+        for index in self.members:
+            info = self._quietly(self.info, index)
+            if (info is None or self._names(info) != wanted
+                    or info.status != admin.ClusterStatus.OK):
+                return False
+            epochs.add(info.epoch)
+        return len(epochs) == 1 and all(map(self._has_recovered, self.members))
 
     def is_without(self, index) -> bool:
         """Those that answer agree that a sheep is not in the cluster any more."""
@@ -296,10 +296,11 @@ class Farm(harness.SheepCluster):
             info = self._quietly(self.info, index)
             if info is None or not wanted <= set(self._names(info)) <= possible:
                 return False
-            state = self._quietly(self.recovery, index)
-            if state is None or state.in_recovery:
-                return False
-        return True
+        return all(map(self._has_recovered, present))
+
+    def _has_recovered(self, index):
+        state = self._quietly(self.recovery, index)
+        return state is not None and not state.in_recovery
 
     def _quietly(self, question, index):
         if not self.sheep[index].running or self.sheep[index].stopped:

@@ -25,6 +25,8 @@ from tests.thrash.stopwatch import Stopwatch
 log = logging.getLogger(__name__)
 
 _BLOCK = 4096
+#: Between two looks whether all is well, each of which asks all sheep.
+_LOOK_SECONDS = 0.15
 
 
 class HealsNot(Exception):
@@ -122,7 +124,7 @@ class Nemesis:
         with self._stopwatch.of("recovery"):
             try:
                 wait_until(condition, self._patience,
-                           lambda: "%s; %s" % (what, self._farm.describe()))
+                           lambda: "%s; %s" % (what, self._farm.describe()), _LOOK_SECONDS)
             except AssertionError as error:
                 raise HealsNot(str(error)) from None
 
