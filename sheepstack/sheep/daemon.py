@@ -48,6 +48,7 @@ class Sheep:
         self._status = 0
         self._stop_wanted = False
         self._listeners = []
+        self._listening = False
         self._receiver = make_receiver()
         try:
             self._store = ObjectStore(options.store_dir, durable=options.durable)
@@ -158,16 +159,27 @@ class Sheep:
         for sock in sockets:
             self._listeners.append(Listener(sock, self._dispatch, admission, self._receiver))
         try:
-            self._membership.start()
+            self._membership.start(self._may_wait)
         except (CoordinationError, WrongCluster) as error:
             self._close()
             raise StartError(str(error)) from None
-        for listener in self._listeners:
-            listener.start()
+        self._dispatch.ready = True
+        self._listen()
         self._settler.start()
         self._reclaim.start()
         self._keeper.start()
         log.info("sheep %s runs on %s", self._state.name, options.store_dir)
+
+    def _may_wait(self):
+        # Clients and other sheep had better be refused meanwhile than kept waiting.
+        self._listen()
+        return not self._stop_wanted
+
+    def _listen(self):
+        if not self._listening:
+            self._listening = True
+            for listener in self._listeners:
+                listener.start()
 
     def wait(self) -> int:
         """Wait for the end, clean up, and return the exit status."""

@@ -17,7 +17,10 @@ _SHUTDOWN = int(Op.SHUTDOWN)
 
 
 class Dispatcher:
-    """Called by connections for every request; never waits."""
+    """Called by connections for every request; never waits.
+
+    Clients are refused until ``ready`` is set.
+    """
 
     def __init__(self, state, objects, vdis, administration, peers, workers):
         self._state = state
@@ -26,6 +29,7 @@ class Dispatcher:
         self._admin = administration
         self._peers = peers
         self._workers = workers
+        self.ready = False
 
     def __call__(self, fields, header, payload, connection, batch):
         opcode = fields[1]
@@ -53,6 +57,8 @@ class Dispatcher:
         if version > PROTO_VER and not (
                 opcode >= FIRST_INTERNAL_OPCODE and version == SHEEP_PROTO_VER):
             return Result.VER_MISMATCH
+        if not self.ready:
+            return Result.WAIT_FOR_JOIN
         view = self._state.view
         if view.index >= 0 or opcode in admin.ALWAYS:
             return None

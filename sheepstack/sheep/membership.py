@@ -79,8 +79,33 @@ class Membership:
 
     # -- life ------------------------------------------------------------------------------
 
-    def start(self):
-        """Join.  Raises CoordinationError and WrongCluster."""
+    def start(self, may_wait):
+        """Join.  Raises CoordinationError and WrongCluster.
+
+        A node that was in a cluster before waits for a coordination service that is not there
+        yet, for as long as ``may_wait()``, asked now and then, says so: after a power failure
+        either may be up first.
+        """
+        while True:
+            try:
+                self._join()
+                break
+            except CoordinationError as error:
+                if not self._identity.get("uuid"):
+                    raise
+                log.warning("cannot join yet: %s", error)
+                if self._coordinator is not None:
+                    self._coordinator.close()
+                    self._coordinator = None
+                if not may_wait():
+                    raise
+                self._be_born()
+                self._state.stopping.wait(_REJOIN_SECONDS)
+        threading.Thread(target=self._run, daemon=True, name="membership").start()
+        threading.Thread(target=self._recover, daemon=True, name="recovery").start()
+        threading.Thread(target=self._watch_links, daemon=True, name="links").start()
+
+    def _join(self):
         self._connect()
         self._look()
         self._check_cluster()
@@ -89,9 +114,6 @@ class Membership:
             if _is_running(self._map, self._members):
                 self._state.joining(_JOIN_SECONDS)
         self._publish()
-        threading.Thread(target=self._run, daemon=True, name="membership").start()
-        threading.Thread(target=self._recover, daemon=True, name="recovery").start()
-        threading.Thread(target=self._watch_links, daemon=True, name="links").start()
 
     def _be_born(self):
         self._incarnation = uuid.uuid4().hex

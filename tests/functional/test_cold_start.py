@@ -10,6 +10,7 @@ from sheepstack.wire import admin
 from tests.functional.harness import wait_until
 from tests.functional.test_recovery import check, fill
 from tests.functional.workload import Writers, wait_order
+from tests.functional.zookeeper_server import ZooKeeperServer
 
 
 def start_in_turn(cluster, order):
@@ -69,6 +70,28 @@ def test_waits_for_the_nodes_of_the_last_epoch(make_cluster):
     assert cluster.info(0).epoch == epoch
     check(cluster.client(), "disk", content)
     wait_order(cluster)
+
+
+@pytest.mark.deployment("eventlet+zookeeper", "threading+zookeeper")
+def test_the_sheep_are_up_before_zookeeper(make_cluster):
+    """They wait for it, say so to those who ask, and can be told not to."""
+    with ZooKeeperServer() as server:
+        cluster = make_cluster(
+            settings={"coordination": server.spec("late") + ",timeout=2000"})
+        content = fill(cluster.client(), "disk", 4)
+        cluster.kill_all()
+        server.kill()
+        cluster.restart_all()
+        for index in range(3):
+            cluster.wait_log(index, "cannot join yet")
+        with pytest.raises(SheepError):
+            cluster.client(0, timeout=2).lookup("disk")
+        assert cluster.terminate(2) == 1
+        server.start()
+        cluster.restart(2)
+        cluster.wait_recovered()
+        check(cluster.client(), "disk", content)
+        wait_order(cluster)
 
 
 def test_forced_to_go_on_without_a_node(make_cluster):

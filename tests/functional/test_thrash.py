@@ -3,6 +3,7 @@
 ``make thrash N=1000`` runs many.
 """
 
+import os
 import subprocess
 import sys
 import threading
@@ -19,12 +20,27 @@ SEEDS = [
     Plan(seed=2, faults=4, runtime="threading", driver="zookeeper", sheep=4, owners=2),
 ]
 
+_CUTS = ("cut_from_peers", "cut_from_zookeeper", "cut_from_clients", "cut_one_link", "isolate",
+         "lose_one_way")
+PARTITIONS = [
+    Plan(seed=4, faults=4, runtime="threading", net="namespaces", owners=2, only=_CUTS),
+    Plan(seed=5, faults=4, driver="zookeeper", net="namespaces", owners=2, only=_CUTS),
+]
+
 
 @pytest.mark.parametrize("plan", SEEDS, ids=str)
 def test_seed(plan, tmp_path):
     verdict = thrash(plan, directory=tmp_path)
     assert verdict.faults_done == plan.faults
     assert not verdict.violations, str(verdict)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are for root alone")
+@pytest.mark.parametrize("plan", PARTITIONS, ids=str)
+def test_a_network_that_falls_apart(plan, tmp_path):
+    """Sheep are cut off from the others, from ZooKeeper or from their clients, and merge again
+    by themselves."""
+    test_seed(plan, tmp_path)
 
 
 def test_a_round_tells_what_it_found(tmp_path):
