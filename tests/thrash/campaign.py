@@ -66,7 +66,8 @@ class Plan(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """``faults`` are (seconds since the start, text); ``seconds`` the whole round took.
+    """``faults`` are (seconds since the start, text); ``seconds`` the whole round took,
+    ``slowest`` what clients waited for longest, ``times`` where the time went.
 
     ``unlinked`` objects and writes that took effect ``twice`` are no violations: see
     :mod:`~tests.thrash.offline` and :mod:`~tests.thrash.checker`.
@@ -81,6 +82,7 @@ class Verdict(NamedTuple):
     twice: int
     violations: list
     seconds: float
+    slowest: str
     times: str
     directory: str
 
@@ -97,6 +99,7 @@ class Verdict(NamedTuple):
         lines += ["  %d writes that were sent again took effect twice" % self.twice
                   ] if self.twice else []
         lines.append("  seconds: %s" % self.times)
+        lines.append("  slowest: %s" % self.slowest)
         lines += ["  %6.1f  %s" % fault for fault in self.faults]
         lines += ["  VIOLATION %s" % violation for violation in self.violations]
         return "\n".join(lines)
@@ -177,7 +180,14 @@ class _Round:
             plan, nemesis.faults, sum(client.done for client in crowd.clients),
             sum(client.failures for client in crowd.clients), self._objects,
             len(self._unlinked), self._twice, self._violations, time.monotonic() - began,
-            str(watch), str(farm.root))
+            self._slowest(crowd, began), str(watch), str(farm.root))
+
+    @staticmethod
+    def _slowest(crowd, began):
+        """What clients had to wait for longest."""
+        waits = sorted((client.slowest for client in crowd.clients), reverse=True)
+        return ", ".join("%.1f s (%s, till %.1f)" % (took, what, end - began)
+                         for took, end, what in waits[:3])
 
     def _wait_for_clients(self, crowd):
         """All must get on with their work by themselves."""

@@ -51,7 +51,8 @@ class Client(threading.Thread):
     """``addresses`` are those of the gateways that it uses, in order.
 
     It ends when ``stop`` (an Event) is set.  ``complaints`` are violations that need no
-    checker, ``succeeded`` the time of the last thing that went well.
+    checker, ``succeeded`` the time of the last thing that went well, ``slowest`` what took
+    longest: (seconds, when it ended, what it was).
     """
 
     def __init__(self, name, seed, history, addresses, timeout, stop):
@@ -65,10 +66,13 @@ class Client(threading.Thread):
         self.succeeded = time.monotonic()
         self.done = 0
         self.failures = 0
+        self.doing = ""
+        self.slowest = 0.0, 0.0, ""
         self.cluster = Cluster(self.addresses, timeout=timeout)
 
     def run(self):
         while not self.stop.is_set():
+            began = time.monotonic()
             try:
                 self.step()
                 self.done += 1
@@ -82,6 +86,9 @@ class Client(threading.Thread):
                 self.complaints.append("client %s: %s: %s" % (
                     self.name, type(error).__name__, error))
                 return
+            now = time.monotonic()
+            self.slowest = max(self.slowest, (now - began, now, "%s: %s" % (
+                self.name, self.doing)))
             self.stop.wait(self.random.expovariate(1 / 0.008))
         try:
             self.leave()
@@ -227,6 +234,7 @@ class Owner(Client):
             return
         weights = [weight for weight, _ in self._deeds]
         deed = self.random.choices([deed for _, deed in self._deeds], weights)[0]
+        self.doing = deed.__name__.strip("_")
         deed(self.random.choice(self.disks))
 
     def leave(self):
