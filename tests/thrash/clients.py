@@ -220,6 +220,7 @@ class Owner(Client):
         self._lock = lock
         self._names = itertools.count()
         self._free_names = []
+        self._doomed = []
         self._volumes = itertools.count()
         self._main = None
         self._deeds = (
@@ -229,6 +230,9 @@ class Owner(Client):
             (5, self._look_from_elsewhere), (1, self._reopen), (1, self._replace))
 
     def step(self):
+        if self._doomed and self.random.random() < 0.2:
+            self._delete_what_is_left()
+            return
         if not self.disks:
             self._create()
             return
@@ -366,9 +370,13 @@ class Owner(Client):
 
     def _delete_vdi(self, disk):
         disk.close()
-        for tag in sorted(disk.snapshots):
-            self._try(disk.name, lambda: self.cluster.delete_vdi(disk.name, tag))
-        self._try(disk.name, lambda: self.cluster.delete_vdi(disk.name))
+        try:
+            for tag in sorted(disk.snapshots):
+                self._try(disk.name, lambda: self.cluster.delete_vdi(disk.name, tag))
+            self._try(disk.name, lambda: self.cluster.delete_vdi(disk.name))
+        except SheepError:
+            self._doomed.append(disk.name)
+            raise
         self.disks.remove(disk)
         try:
             self.cluster.lookup(disk.name)
@@ -377,6 +385,25 @@ class Owner(Client):
                 self._free_names.append(disk.name)
             return
         self.complaints.append("undead: %s was deleted and is there" % disk.name)
+
+    def _delete_what_is_left(self):
+        """Of a VDI that could not be deleted; the next of its name must not suffer from what was
+        asked for then."""
+        name = self._doomed[0]
+        self.doing = "delete_what_is_left"
+        for header in self.cluster.list_vdis():
+            if header.name == name and not header.is_deleted:
+                try:
+                    self.cluster.delete_vdi(name, header.tag if header.is_snapshot else None)
+                except (NoSuchTag, NoSuchVdi):
+                    log.info("%s: %s %s is gone by now", self.name, name, header.tag)
+        if any(header.name == name and not header.is_deleted
+               for header in self.cluster.list_vdis()):
+            return
+        self._doomed.pop(0)
+        self.abandoned.discard(name)
+        self.abandoned_tags = {each for each in self.abandoned_tags if each[0] != name}
+        self._free_names.insert(0, name)
 
 
 class SharedDisk(Disk):
@@ -435,6 +462,7 @@ class Sharer(Client):
         if self._vdi is None:
             self._vdi = self.cluster.open_vdi(disk.name, lock=False)
         kind = self.random.random()
+        self.doing = "write" if kind < 0.5 else "snapshot" if kind < 0.55 else "read"
         if kind < 0.45:
             self.write(self._vdi, disk.volume, disk.shape)
         elif kind < 0.5:

@@ -22,6 +22,9 @@ from sheepstack.wire.inode import InodeHeader, unpack_map
 from sheepstack.wire.oid import name_of
 
 
+_PIECE = 1 << 18
+
+
 class Inode(NamedTuple):
     """``entries``: {index: vid} of the map, without zeros."""
 
@@ -133,11 +136,17 @@ def _digest(store, oid):
     size = store.size(oid)
     digest = hashlib.blake2b(b"%d" % size, digest_size=16)
     for offset, length in store.extents(oid):
-        for start in range(offset, offset + length, 4096):
-            data = bytes(store.read(oid, start, min(4096, offset + length - start), False))
-            if data.strip(b"\0"):
-                digest.update(b"%d" % start)
-                digest.update(data)
+        for start in range(offset, offset + length, _PIECE):
+            piece = bytes(store.read(
+                oid, start, min(_PIECE, offset + length - start), False))
+            if not piece.strip(b"\0"):
+                continue
+            # In small pieces, as extents may begin and end elsewhere in another copy.
+            for at in range(0, len(piece), 4096):
+                data = piece[at:at + 4096]
+                if data.strip(b"\0"):
+                    digest.update(b"%d" % (start + at))
+                    digest.update(data)
     return digest.hexdigest()
 
 
