@@ -53,17 +53,26 @@ class Reclaim:
             self._state.stopping.wait(_GATHER_SECONDS)
             self._wanted.clear()
             try:
-                self._pass()
+                self.go_through()
             except Failure as failure:
                 log.info("reclaiming goes on later: result %s", failure.result)
                 self._wanted.set()
             except Exception:
                 log.exception("reclaiming failed")
 
-    def _pass(self):
-        with self._service.lock:
+    def go_through(self):
+        """Reclaim what there is; raises Failure where that must go on later.
+
+        All at one map, at which every node is complete: a removal waits for that, and a node
+        may be waiting for us who hold the lock of the service.
+        """
+        view = self._state.view
+        if not view.complete:
+            return
+        revision = view.revision
+        with self._service.at(revision):
             catalogue = self._service.catalogue()
-            revision = self._service.leading()
+            self._service.leading()
             deleted = {inode.vdi_id: inode for inode in catalogue.deleted()}
             if not deleted:
                 return
@@ -77,7 +86,7 @@ class Reclaim:
                        if not (oids.is_data(oid) and oids.index_of(oid) in used[vid])]
             self._remove_all(inode, garbage, revision)
             if not used[vid] and len(garbage) == len(existing[vid]):
-                self._free(vid)
+                self._free(vid, revision)
 
     def _used(self, catalogue, deleted):
         """{vid: indexes of its objects that some VDI uses}, for all ``deleted`` ones."""
@@ -104,9 +113,9 @@ class Reclaim:
 
         in_lanes(remove, garbage, _LANES)
 
-    def _free(self, vid):
+    def _free(self, vid, revision):
         """No object of ``vid`` is left: its children move up, its inode goes."""
-        with self._service.lock:
+        with self._service.at(revision):
             catalogue = self._service.catalogue()
             inode = catalogue.get(vid)
             if inode is None:
