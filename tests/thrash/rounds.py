@@ -31,13 +31,19 @@ def run(plans, jobs, seconds, verbose, **how):
     if jobs == 1:
         yield from map(thrash_so, _until(end, plans))
         return
-    free = threading.Semaphore(jobs)
+    free, over = threading.Semaphore(jobs), threading.Event()
     # Processes, as the clients of a round keep one busy; none is used twice.
     context = multiprocessing.get_context("spawn")
     with context.Pool(jobs, prepare, (verbose,), maxtasksperchild=1) as pool:
-        for verdict in pool.imap_unordered(thrash_so, _until(end, _when_free(free, plans))):
+        try:
+            for verdict in pool.imap_unordered(
+                    thrash_so, _until(end, _when_free(free, over, plans))):
+                free.release()
+                yield verdict
+        finally:
+            # The pool cannot end while one of its threads waits for a plan.
+            over.set()
             free.release()
-            yield verdict
 
 
 def _until(end, plans):
@@ -47,8 +53,10 @@ def _until(end, plans):
         yield plan
 
 
-def _when_free(free, plans):
+def _when_free(free, over, plans):
     """No sooner than there is somebody to take them."""
     for plan in plans:
         free.acquire()
+        if over.is_set():
+            return
         yield plan
