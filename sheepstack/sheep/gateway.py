@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _STALE_VIEW = frozenset((
     Result.OLD_NODE_VER, Result.NEW_NODE_VER, Result.NETWORK_ERROR, Result.EIO))
 _PARK_SECONDS = 0.1
+_MOST_FAILURES = 20
 
 # Plain integers, as these are compared for every request.
 _WRITE = int(PeerOp.WRITE)
@@ -35,6 +36,7 @@ _REMOVE = int(PeerOp.REMOVE)
 _DISCARD = int(PeerOp.DISCARD)
 _STRICT = int(ClusterFlag.STRICT)
 _ALL_WELL = {Result.SUCCESS}
+_ALL_BROKEN = {Result.EIO}
 
 
 class Write:
@@ -45,11 +47,13 @@ class Write:
     try again at another revision than this one.  ``entry``: what the VDI table said when a
     client's write was admitted; where it says something else now, and no holder was asked yet,
     the end is AGAIN.  ``first`` is the revision at which it was sent first, 0 before that;
-    ``stay`` the one of our stays in the map in which it began.
+    ``stay`` the one of our stays in the map in which it began.  ``failures`` counts how often
+    no holder could take it, or we could not read what is to be written again.
     """
 
     __slots__ = ("kind", "oid", "offset", "data", "size", "policy", "finish", "roll", "stamp",
-                 "stamps", "revision", "holders", "not_before", "only", "entry", "first", "stay")
+                 "stamps", "revision", "holders", "not_before", "only", "entry", "first", "stay",
+                 "failures")
 
     def __init__(self, kind, oid, offset, data, size, policy, finish, roll=None, only=None,
                  entry=None):
@@ -69,6 +73,7 @@ class Write:
         self.stay = 0
         self.revision = 0
         self.not_before = 0.0
+        self.failures = 0
 
     def is_pointless(self) -> bool:
         """True for a client's write that was never sent, and whose client is gone.
@@ -206,7 +211,11 @@ class Gateway:
             except StoreError as error:
                 log.warning("object %016x: %s", write.oid, error)
                 self._recovery.repair(write.oid, view.revision)
-                self._try_later(write)
+                if self._is_hopeless(write):
+                    # Nobody can tell what was there; and nobody is to wait for it.
+                    self._end(write, Result.EIO, batch)
+                else:
+                    self._try_later(write)
                 return
             if not begun:
                 self._end(write, Result.SUCCESS, batch)
@@ -337,6 +346,8 @@ class Gateway:
         results = {result for _, result, _ in attempt.results}
         if results == _ALL_WELL:
             self._end(write, Result.SUCCESS, batch)
+        elif results == _ALL_BROKEN and self._is_hopeless(write):
+            self._end(write, Result.EIO, batch)
         elif not results.isdisjoint(_STALE_VIEW):
             self._park(write)
         elif Result.AGAIN in results:
@@ -353,6 +364,13 @@ class Gateway:
             self._workers.submit(self._mend, attempt)
         else:
             self._end(write, max(results), batch)
+
+    @staticmethod
+    def _is_hopeless(write):
+        """True where blocks are damaged that it covers in part, and no holder has mended them
+        from another one in the time of many attempts."""
+        write.failures += 1
+        return write.failures >= _MOST_FAILURES
 
     def _end_absent(self, write, batch):
         # What does not exist reads as zeros after a discard as before.

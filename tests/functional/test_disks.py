@@ -154,6 +154,8 @@ def test_what_is_damaged_everywhere_is_an_error_and_nothing_else(cluster):
             vdi.pread(damaged, MIB)
         assert vdi.pread(sound, MIB) == content[sound]
         block = (damaged + 9000) // 4096 * 4096
+        with pytest.raises(InputOutputError):
+            vdi.pwrite(block + 512, bytes(512))
         vdi.pwrite(block, bytes(4096))
         data = content[damaged]
         expected = data[:block - damaged] + bytes(4096) + data[block + 4096 - damaged:]
