@@ -9,7 +9,7 @@ import sys
 from benchmarks.clients import OwnClient, QemuClient
 from benchmarks.cluster import BenchmarkFailed
 from benchmarks.peer import peer_of
-from benchmarks.runner import Runner
+from benchmarks.runner import GROWTH, PARTS, USUAL, Runner
 from benchmarks.settings import FULL, QUICK
 from sheepstack.client.errors import SheepError
 
@@ -38,11 +38,24 @@ def _parser():
     add("--rows", metavar="REGEX", help="only those reads and writes whose row's name matches")
     add("--growth", action="store_true",
         help="also with many VDIs, snapshots and objects: takes long")
+    add("--only", metavar="PART,...", type=_parts, help="nothing but these parts: data (reads "
+        "and writes), disks (fill and read back), snapshots, memory, recovery, exports, and of "
+        "growth vdis, chain and objects")
     add("--quick", action="store_true", help="little of everything, to see that all works")
     add("--repeats", type=int, metavar="N", help="how often each row is run")
     add("--growth-objects", type=int, metavar="N", help="objects of the growth rows")
+    add("--growth-vdis", type=int, metavar="N", help="VDIs of the growth rows")
+    add("--growth-chain", type=int, metavar="N",
+        help="snapshots in a chain, and clones of one, of the growth rows")
     add("--directory", metavar="DIR", help="where our sheep keep their stores (default: /tmp)")
     return parser
+
+
+def _parts(text):
+    parts = frozenset(text.split(","))
+    if not parts <= PARTS:
+        raise argparse.ArgumentTypeError("no such part: %s" % ", ".join(sorted(parts - PARTS)))
+    return parts
 
 
 def main():
@@ -51,8 +64,9 @@ def main():
     settings = QUICK if given.quick else FULL
     if given.repeats:
         settings = settings._replace(repeats=given.repeats)
-    if given.growth_objects:
-        settings = settings._replace(growth_objects=given.growth_objects)
+    for name in ("growth_objects", "growth_vdis", "growth_chain"):
+        if getattr(given, name):
+            settings = settings._replace(**{name: getattr(given, name)})
     clients = [OwnClient()]
     if given.qemu_img:
         if not shutil.which(given.qemu_img):
@@ -67,9 +81,13 @@ def main():
     try:
         chosen = re.compile(given.rows) if given.rows else None
         peer = peer_of(given.peer) if given.peer else None
-        runner = Runner(settings, clients, peer, given.in_order, chosen, given.directory)
+        parts = given.only or (frozenset(("data",)) if chosen else USUAL)
+        if given.growth:
+            parts |= GROWTH
+        runner = Runner(
+            settings, clients, peer, given.in_order, chosen, given.directory, parts)
         for durable in modes:
-            runner.run(given.runtime, durable, given.growth)
+            runner.run(given.runtime, durable)
     except (BenchmarkFailed, SheepError, OSError, ValueError, re.error) as error:
         sys.exit("benchmarks: %s" % error)
     except KeyboardInterrupt:

@@ -12,47 +12,65 @@ MIB = 1 << 20
 _DISK = rows.own_name("disk")
 _SLOW_REPEATS = 3
 
+#: The parts of a run, in their order; see ``--help``.
+GROWTH = frozenset(("vdis", "chain", "objects"))
+USUAL = frozenset(("data", "disks", "snapshots", "memory", "recovery", "exports"))
+PARTS = USUAL | GROWTH
+
 
 class Runner:
     """``clients`` send the requests of the data rows.  ``chosen``: a compiled regular
-    expression or None; only data rows whose names match are run then, and nothing else.
-    ``peer``: see :mod:`benchmarks.peer`."""
+    expression or None; only data rows whose names match are run then.  ``parts``: which of
+    :data:`PARTS` are run.  ``peer``: see :mod:`benchmarks.peer`."""
 
     def __init__(self, settings, clients, peer=None, in_order=False, chosen=None,
-                 directory=None):
+                 directory=None, parts=USUAL):
         self._settings = settings
         self._clients = clients
         self._peer = peer
         self._in_order = in_order
         self._chosen = chosen
         self._directory = directory
+        self._parts = parts
 
-    def run(self, runtime, durable, with_growth):
+    def run(self, runtime, durable):
         """All rows on a cluster of this runtime, durable or not."""
         with tempfile.TemporaryDirectory(
                 prefix="sheepstack-bench.", dir=self._directory) as root:
-            ours = OwnCluster(os.path.join(root, "cluster"), runtime, durable)
-            targets = [ours]
-            try:
-                if self._peer is not None:
-                    targets.append(self._peer.start(os.path.join(root, "peer"), durable))
-                table = Table(*(target.name for target in targets))
-                self._data(table, targets)
-                if self._chosen is None:
-                    self._whole_disks(table, targets)
-                    self._snapshots(table, targets)
-                    self._memory(table, targets)
-                    self._recovery(table, ours, durable)
-                    if with_growth:
-                        self._growth(table, ours)
-                    self._exports(ours, os.path.join(root, "exports"))
-                ours.complain_if_ended()
-            finally:
-                for target in targets:
-                    target.close()
-            if with_growth and self._chosen is None:
-                self._one(table, growth.many_objects(
+            if not self._parts <= {"objects"}:
+                self._on_three_nodes(root, runtime, durable)
+            if "objects" in self._parts:
+                self._one(Table("one sheep, one copy, no sync"), growth.many_objects(
                     os.path.join(root, "objects"), runtime, self._settings.growth_objects))
+
+    def _on_three_nodes(self, root, runtime, durable):
+        parts = self._parts
+        ours = OwnCluster(os.path.join(root, "cluster"), runtime, durable)
+        targets = [ours]
+        try:
+            if self._peer is not None:
+                targets.append(self._peer.start(os.path.join(root, "peer"), durable))
+            table = Table(*(target.name for target in targets))
+            if "data" in parts:
+                self._data(table, targets)
+            if "disks" in parts:
+                self._whole_disks(table, targets)
+            if "snapshots" in parts:
+                self._snapshots(table, targets)
+            if "memory" in parts:
+                self._memory(table, targets)
+            if "recovery" in parts:
+                self._recovery(table, ours, durable)
+            if "vdis" in parts:
+                self._one(table, growth.many_vdis(ours, self._settings.growth_vdis))
+            if "chain" in parts:
+                self._one(table, growth.long_chain(ours, self._settings.growth_chain))
+            if "exports" in parts:
+                self._exports(ours, os.path.join(root, "exports"))
+            ours.complain_if_ended()
+        finally:
+            for target in targets:
+                target.close()
 
     # -- reads and writes
 
@@ -129,10 +147,6 @@ class Runner:
                     ours, self._settings.fill, durable, under_load):
                 table.add(Result(name, "own" if under_load else "", unit, more_is_better,
                                  [value]))
-
-    def _growth(self, table, ours):
-        self._one(table, growth.many_vdis(ours, self._settings.growth_vdis))
-        self._one(table, growth.long_chain(ours, self._settings.growth_chain))
 
     @staticmethod
     def _one(table, figures):
