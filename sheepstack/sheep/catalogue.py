@@ -18,6 +18,7 @@ class Catalogue:
     def __init__(self, inodes=()):
         self._inodes = {}
         self._names = {}
+        self._children = {}
         for inode in inodes:
             self.put(inode)
 
@@ -27,16 +28,16 @@ class Catalogue:
     def put(self, inode: InodeHeader):
         self.drop(inode.vdi_id)
         self._inodes[inode.vdi_id] = inode
+        self._children.setdefault(inode.parent_vdi_id, set()).add(inode.vdi_id)
         if not inode.is_deleted:
             self._names.setdefault(inode.name, set()).add(inode.vdi_id)
 
     def drop(self, vid):
         old = self._inodes.pop(vid, None)
-        if old is not None and not old.is_deleted:
-            vids = self._names[old.name]
-            vids.discard(vid)
-            if not vids:
-                del self._names[old.name]
+        if old is not None:
+            _take_out(self._children, old.parent_vdi_id, vid)
+            if not old.is_deleted:
+                _take_out(self._names, old.name, vid)
 
     def get(self, vid):
         return self._inodes.get(vid)
@@ -93,7 +94,7 @@ class Catalogue:
         return None
 
     def children(self, vid):
-        return [inode for inode in self._inodes.values() if inode.parent_vdi_id == vid]
+        return [self._inodes[child] for child in self._children.get(vid, ())]
 
     def ancestors(self, inode):
         """Ids of all that this VDI may share objects with, nearest first."""
@@ -113,6 +114,13 @@ class Catalogue:
             working = [inode for inode in self.named(name) if not inode.is_snapshot]
             result += working[1:]
         return result
+
+
+def _take_out(groups, key, vid):
+    vids = groups[key]
+    vids.discard(vid)
+    if not vids:
+        del groups[key]
 
 
 def bitmap(vids) -> bytearray:

@@ -533,6 +533,16 @@ class Gateway:
                 return Result.EIO, b""
             self._state.wait_view(view.revision, _PARK_SECONDS)
 
+    def read_sparse(self, oid, offset, length, policy):
+        """As :meth:`read`, but [(offset, bytes)] of what may be other than zeros."""
+        pieces = []
+        for start, size in self._replica.occupied(oid, offset, offset + length):
+            result, data = self.read(oid, start, size, policy)
+            if result != Result.SUCCESS:
+                return result, []
+            pieces.append((start, data))
+        return Result.SUCCESS, pieces
+
     def _read_from(self, view, node, oid, offset, length):
         if node != view.index:
             answer = view.links[node].call(

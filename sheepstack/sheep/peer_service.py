@@ -31,6 +31,10 @@ _FORWARD = int(PeerOp.FORWARD)
 _WRITES = tuple(map(int, (PeerOp.WRITE, PeerOp.CREATE, PeerOp.REMOVE, PeerOp.DISCARD)))
 _UNSETTLED = int(PeerFlag.UNSETTLED)
 _STALE = int(PeerFlag.STALE)
+#: Types of what a VDI holds: data, vmstate and their strips.
+_CONTENT = (0, oids.VMSTATE_BIT, oids.STRIP_MARK, oids.STRIP_MARK | oids.VMSTATE_BIT)
+#: So many objects are looked at in the time that it takes to find those of one VDI by their ids.
+_WORTH = 8192
 
 
 def _policies():
@@ -252,11 +256,13 @@ class PeerService:
             return None
         return self._recovery.adopt(view, oid, sources, stamp) or None
 
-    def _all_oids(self):
+    def _all_oids(self, ranges):
         """Ids of current objects and of those set aside: after a power failure all may be."""
-        yield from self._store.oids()
+        yield from self._store.oids_between(ranges)
         for epoch in self._store.stale_epochs():
-            yield from self._store.stale_oids(epoch)
+            for oid in self._store.stale_oids(epoch):
+                if any(first <= oid < end for first, end in ranges):
+                    yield oid
 
     def _on_mark(self, oid, revision, token):
         return self._replica.mark(oid, revision, token)
@@ -283,16 +289,20 @@ class PeerService:
         return self.strip_keeper.mend(oid, revision)
 
     def _on_inodes(self):
-        return [oids.vid_of(oid) for oid in self._all_oids() if oids.is_vdi(oid)]
+        return [oids.vid_of(oid) for oid in self._all_oids([(oids.VDI_BIT, 1 << 64)])]
 
     def _on_objects(self, vids):
-        wanted = set(vids)
-        found = {oids.whole_oid(oid) for oid in self._store.oids() if oids.vid_of(oid) in wanted}
-        return [oid for oid in found if oids.is_data(oid) or oids.is_vmstate(oid)]
+        if len(vids) * _WORTH < self._store.count():
+            found = self._store.oids_between(
+                [each for vid in vids for each in oids.ids_of(vid, *_CONTENT)])
+        else:
+            wanted = set(vids)
+            found = (oid for oid in self._store.oids()
+                     if oids.vid_of(oid) in wanted and oid & oids.TYPE_MASK in _CONTENT)
+        return list({oids.whole_oid(oid) for oid in found})
 
     def _on_attributes(self, vid):
-        return [oid for oid in self._all_oids()
-                if oids.is_attr(oid) and oids.vid_of(oid) == vid]
+        return list(self._all_oids(oids.ids_of(vid, oids.ATTR_BIT)))
 
     def _on_vdi(self, vid, fields):
         """The leader changes what is allowed: from our answer on, no older write is under way."""

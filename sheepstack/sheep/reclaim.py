@@ -14,7 +14,6 @@ from sheepstack.sheep.vdi_service import Failure
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
 from sheepstack.sheep.workers import in_lanes
 from sheepstack.wire import oid as oids
-from sheepstack.wire.inode import unpack_map
 from sheepstack.wire.peer import PeerOp
 from sheepstack.wire.results import Result
 
@@ -95,9 +94,8 @@ class Reclaim:
             shared = deleted.intersection(catalogue.ancestors(inode))
             if not shared:
                 continue
-            for index, vid in enumerate(unpack_map(self._service.read_map(inode, whole=True))):
-                if vid in shared:
-                    used[vid].add(index)
+            for index, vid in self._service.named_in(inode, shared):
+                used[vid].add(index)
         return used
 
     def _remove_all(self, inode, garbage, revision):

@@ -223,6 +223,14 @@ class Replica:
             raise Unsettled(oid)
         return data
 
+    def occupied(self, oid, start, stop) -> list:
+        """(offset, length) of what may be other than zeros in a part of the object; all of it
+        where there is no copy here."""
+        try:
+            return self._store.occupied(oid, start, stop)
+        except StoreError:
+            return [(start, stop - start)]
+
     # -- writing -------------------------------------------------------------------------
 
     def write(self, oid, revision, stamp, offset, data, done):

@@ -419,12 +419,9 @@ class VdiService:
         if result != Result.SUCCESS:
             raise Failure(result)
 
-    def read_map(self, inode, whole=False) -> bytes:
-        """The map of a VDI as bytes, without the zeros at its end.
-
-        ``whole``: also entries behind the VDI's present size.
-        """
-        length = layout.DATA_INDEX_SIZE if whole else 4 * inode.object_count
+    def read_map(self, inode) -> bytes:
+        """The map of a VDI as bytes, up to its size, without the zeros at its end."""
+        length = 4 * inode.object_count
         if not length:
             return b""
         result, data = self._gateway.read(
@@ -434,6 +431,21 @@ class VdiService:
             raise Failure(Result.BASE_VDI_READ)
         data = bytes(data).rstrip(b"\0")
         return data + bytes(-len(data) % 4)
+
+    def named_in(self, inode, vids):
+        """Iterates over (index, vid) of the entries that name one of ``vids``, a set, also
+        those behind the present size; of 4 MiB reads only what was ever written."""
+        result, pieces = self._gateway.read_sparse(
+            oids.vdi_oid(inode.vdi_id), layout.DATA_VDI_ID_OFFSET, layout.DATA_INDEX_SIZE,
+            entry_of(inode).policy)
+        if result != Result.SUCCESS:
+            raise Failure(Result.BASE_VDI_READ)
+        for offset, data in pieces:
+            first = (offset - layout.DATA_VDI_ID_OFFSET) // 4
+            entries = unpack_map(data)
+            if not vids.isdisjoint(entries):
+                yield from ((index, vid) for index, vid in enumerate(entries, first)
+                            if vid in vids)
 
     def _write_inode(self, inode, offset, data, revision):
         result = self._gateway.write_wait(

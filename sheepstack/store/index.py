@@ -1,20 +1,24 @@
 """Which objects a store has: eight bytes of memory for each.
 
 Ids are spread over 4,096 buckets by the upper 12 bits of where they lie on the ring, so that
-an arc of the ring is a run of buckets.  A bucket is a sorted ``array('Q')``.
+an arc of the ring is a run of buckets.  A bucket is a sorted ``array('Q')``.  Attributes,
+inodes and vmstate, of which there are few, lie in one more of those, which finds them by id.
 """
 
 import threading
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import MutableSet
 
 from sheepstack.wire.hashing import oid_hash
+from sheepstack.wire.oid import ATTR_BIT
 
 _BUCKET_BITS = 12
 _SHIFT = 64 - _BUCKET_BITS
 _BUCKETS = 1 << _BUCKET_BITS
 _RING = 1 << 64
+#: No data object, and no strip of one, has an id as high.
+_FEW_FROM = ATTR_BIT
 
 
 class OidSet(MutableSet):
@@ -28,14 +32,18 @@ class OidSet(MutableSet):
         self._lock = threading.Lock()
         self._buckets = [None] * _BUCKETS
         self._count = 0
+        self._few = array("Q")
         self.fill(oids)
 
     def fill(self, oids):
         """Adds many ids; faster than one by one."""
-        fresh = {}
+        fresh, few = {}, set()
         for oid in oids:
             fresh.setdefault(oid_hash(oid) >> _SHIFT, []).append(oid)
+            if oid >= _FEW_FROM:
+                few.add(oid)
         with self._lock:
+            self._few = array("Q", sorted(few.union(self._few)))
             for number, members in fresh.items():
                 members = set(members)
                 bucket = self._buckets[number]
@@ -72,6 +80,8 @@ class OidSet(MutableSet):
             if place == len(bucket) or bucket[place] != oid:
                 bucket.insert(place, oid)
                 self._count += 1
+                if oid >= _FEW_FROM:
+                    insort(self._few, oid)
 
     def discard(self, oid):
         if not self._count:
@@ -85,11 +95,14 @@ class OidSet(MutableSet):
             if place < len(bucket) and bucket[place] == oid:
                 del bucket[place]
                 self._count -= 1
+                if oid >= _FEW_FROM:
+                    del self._few[bisect_left(self._few, oid)]
 
     def clear(self):
         with self._lock:
             self._buckets = [None] * _BUCKETS
             self._count = 0
+            self._few = array("Q")
 
     def in_arcs(self, arcs):
         """Iterates over the ids that lie in one of ``arcs`` of the ring.
@@ -107,6 +120,23 @@ class OidSet(MutableSet):
                     for oid in self._members(number):
                         if start <= oid_hash(oid) < end:
                             yield oid
+
+    def between(self, ranges):
+        """Iterates over the ids in ``ranges``, disjoint pairs of the first one and that behind
+        the last.  A range of data objects takes a few thousand steps, however many there are.
+        """
+        low = [each for each in ranges if each[0] < _FEW_FROM]
+        for bucket in self._buckets if low else ():
+            if bucket is not None:
+                for first, end in low:
+                    yield from self._between(bucket, first, end)
+        for first, end in ranges:
+            if first >= _FEW_FROM:
+                yield from self._between(self._few, first, end)
+
+    def _between(self, bucket, first, end):
+        with self._lock:
+            return bucket[bisect_left(bucket, first):bisect_left(bucket, end)]
 
     def _members(self, number):
         bucket = self._buckets[number]

@@ -450,6 +450,26 @@ class ObjectFile:
             raise self._failed(error, "read") from error
         return found
 
+    def occupied(self, start, stop) -> list:
+        """(offset, length) of what may be other than zeros from ``start`` to ``stop``: what is no
+        hole, and what a checksum says should be none."""
+        if start >= stop:
+            return []
+        blocks = {at >> BLOCK_SHIFT for offset, length in self.extents()
+                  for at in range(max(offset, start & ~BLOCK_MASK),
+                                  min(offset + length, stop), BLOCK)}
+        first = start >> BLOCK_SHIFT
+        last = min((stop + BLOCK_MASK) >> BLOCK_SHIFT, self.blocks)
+        blocks.update(at for at, checksum in enumerate(self._table[first:last], first) if checksum)
+        found = []
+        for block in sorted(blocks):
+            begin, end = max(block << BLOCK_SHIFT, start), min((block + 1) << BLOCK_SHIFT, stop)
+            if found and found[-1][1] == begin:
+                found[-1][1] = end
+            else:
+                found.append([begin, end])
+        return [(begin, end - begin) for begin, end in found]
+
     def allocate(self, offset, length):
         """Reserves disk blocks for a range and for the checksums; raises OSError."""
         start, stop = self._blocks_around(offset, length)

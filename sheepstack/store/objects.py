@@ -225,6 +225,10 @@ class ObjectStore:
         """(offset, length) of what is not a hole: all the rest is zeros."""
         return self._core.find(oid).extents()
 
+    def occupied(self, oid, start, stop) -> list:
+        """(offset, length) of what may be other than zeros from ``start`` to ``stop``."""
+        return self._core.find(oid).occupied(start, stop)
+
     # Changing
 
     def write(self, oid, offset, data, done):
@@ -421,6 +425,11 @@ class ObjectStore:
         """As oids(), over those in ``arcs`` of the ring: see OidSet.in_arcs()."""
         self._core.finish_submitted()
         return self._core.index.in_arcs(arcs)
+
+    def oids_between(self, ranges):
+        """As oids(), over those in ``ranges`` of ids: see OidSet.between()."""
+        self._core.finish_submitted()
+        return self._core.index.between(ranges)
 
     # Objects of earlier epochs
 

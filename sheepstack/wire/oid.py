@@ -84,6 +84,12 @@ def vid_of(oid: int) -> int:
     return (oid >> VDI_SPACE_SHIFT) & VID_MASK
 
 
+def ids_of(vid: int, *kinds: int) -> list:
+    """Ranges (first id, that behind the last) of the ids of a VDI with these type bits."""
+    first = vid << VDI_SPACE_SHIFT
+    return [(kind | first, (kind | first) + (1 << VDI_SPACE_SHIFT)) for kind in kinds]
+
+
 def index_of(oid: int) -> int:
     return oid & INDEX_MASK
 

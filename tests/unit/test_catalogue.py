@@ -53,6 +53,20 @@ class CatalogueTest(unittest.TestCase):
         self.assertEqual(self.catalogue.ancestors(self.catalogue.get(3)), [2, 1])
         self.assertEqual(self.catalogue.ancestors(inode(7, parent=7)), [])
 
+    def test_children_follow_their_parents(self):
+        def children(vid):
+            return sorted(inode.vdi_id for inode in self.catalogue.children(vid))
+
+        self.assertEqual([2, 9], children(1))
+        self.catalogue.put(inode(9, "other", parent=2))
+        self.assertEqual([[2], [3, 9]], [children(1), children(2)])
+        self.catalogue.put(inode(3, name="", parent=2))
+        self.catalogue.drop(9)
+        self.assertEqual([3], children(2))
+        self.catalogue.drop(3)
+        self.assertEqual([], children(2))
+        self.assertEqual([], children(77))
+
     def test_a_snapshot_id_is_never_given_twice_while_one_lives(self):
         self.assertEqual(self.catalogue.next_snap_id("disk"), 4)
         self.assertEqual(self.catalogue.next_snap_id("none"), 1)

@@ -15,7 +15,7 @@ RING = 1 << 64
 class OidSetTest(unittest.TestCase):
 
     @settings(deadline=None)
-    @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30).map(lambda n: n << 32 | n))))
+    @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30).map(lambda n: n << 59 | n))))
     def test_it_is_a_set(self, steps):
         ours, model = OidSet(), set()
         for add, oid in steps:
@@ -25,7 +25,9 @@ class OidSetTest(unittest.TestCase):
         self.assertEqual(model, ours)
         self.assertEqual(sorted(model), sorted(ours))
         for oid in range(30):
-            self.assertEqual((oid << 32 | oid) in model, (oid << 32 | oid) in ours)
+            self.assertEqual((oid << 59 | oid) in model, (oid << 59 | oid) in ours)
+            self.assertEqual([each for each in sorted(model) if each >> 59 == oid],
+                             list(ours.between([(oid << 59, (oid + 1) << 59)])))
 
     @settings(deadline=None, max_examples=50)
     @given(st.sets(OIDS), st.sets(OIDS))
@@ -61,6 +63,16 @@ class OidSetTest(unittest.TestCase):
         self.assertEqual([oid], list(ours.in_arcs([(at, at + 1), (0, RING), (at - 1, at + 1)])))
         with self.assertRaises(ValueError):
             list(ours.in_arcs([(0, RING + 1)]))
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.sets(OIDS, max_size=60), st.lists(st.tuples(OIDS, OIDS), max_size=2))
+    def test_ranges_of_ids(self, oids, pairs):
+        edges = sorted({edge for pair in pairs for edge in pair})
+        ranges = list(zip(edges[::2], edges[1::2])) + [(1 << 64, 1 << 65)]
+        found = list(OidSet(oids).between(ranges))
+        self.assertEqual(len(found), len(set(found)))
+        self.assertEqual({oid for oid in oids
+                          if any(first <= oid < end for first, end in ranges)}, set(found))
 
     def test_it_may_change_while_somebody_looks(self):
         ours = OidSet(range(1000))

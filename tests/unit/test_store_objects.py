@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sheepstack.store import (
-    BadStore, NoObject, ObjectStore, StoreError, StoreIOError, StoreLocked)
+    BadStore, NoObject, ObjectStore, Rotten, StoreError, StoreIOError, StoreLocked)
 from sheepstack.store import activity, disk
 from sheepstack.wire.checksum import crc32c
 from sheepstack.store.slots import SlotFile
@@ -116,6 +116,11 @@ class ModelTest(StoreTestCase):
             self.assertEqual(0, start % 4096)
             covered[start:start + count] = expected[start:start + count]
         self.assertEqual(expected, covered)
+        part = bytearray(length)
+        for start, count in store.occupied(oid, offset, offset + length):
+            self.assertTrue(count and offset <= start and start + count <= offset + length)
+            part[start - offset:start - offset + count] = expected[start:start + count]
+        self.assertEqual(expected[offset:offset + length], part)
 
 
 class ObjectTest(StoreTestCase):
@@ -144,6 +149,19 @@ class ObjectTest(StoreTestCase):
         self.assertLessEqual(os.stat(self.object_path(OID)).st_blocks * 512, 5 * 4096)
         self.assertEqual(bytes(range(100)) + bytes(4000), store.read(OID, 0, 4100))
         self.assertEqual([(0, 4096)], store.extents(OID))
+
+    def test_a_hole_that_should_be_none_is_looked_at(self):
+        store = self.open()
+        call(store.create, OID, 4 * MIB, MIB, b"x" * 8192)
+        call(store.write, OID, 2 * MIB, b"y")
+        self.assertEqual([(MIB + 4, 8188), (2 * MIB, 1)],
+                         store.occupied(OID, MIB + 4, 2 * MIB + 1))
+        fd = os.open(self.object_path(OID), os.O_RDWR)
+        disk.punch_hole(fd, MIB, 8192)
+        os.close(fd)
+        self.assertEqual([(MIB, 8192)], store.occupied(OID, 0, 2 * MIB))
+        with self.assertRaises(Rotten):
+            store.read(OID, MIB, 8192)
 
     def test_bounds(self):
         for durable in MODES:

@@ -79,6 +79,16 @@ class Strips(unittest.TestCase):
         self.assertFalse(oid.is_valid(strip), "no client may name it")
         self.assertFalse(oid.is_data(strip))
 
+    @given(VIDS, VIDS, INDEXES, st.sampled_from(KINDS))
+    def test_the_ids_of_a_vdi_and_a_type(self, vid, other, index, kind):
+        number = kind[0](vid, index)
+        types = number & oid.TYPE_MASK
+        for wanted in (vid, other):
+            [(first, end)] = oid.ids_of(wanted, types)
+            self.assertEqual(wanted == vid, first <= number < end)
+        [(first, end)] = oid.ids_of(vid, types ^ oid.ATTR_BIT)
+        self.assertFalse(first <= number < end)
+
     @given(st.integers(0, (1 << 64) - 1))
     def test_what_a_client_may_name_is_no_strip(self, number):
         if oid.is_valid(number):
