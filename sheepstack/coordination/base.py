@@ -83,6 +83,12 @@ class Coordinator(abc.ABC):
         that was stopped, or starved, for too long and knows of nothing yet.
         """
 
+    @abc.abstractmethod
+    def watch_lease(self, tell: Callable[[float], None]) -> None:
+        """Call ``tell(until)`` now and whenever the lease changes: :meth:`lease_valid` is true
+        until then, in seconds of CLOCK_BOOTTIME.  ``tell`` must neither wait nor ask.
+        """
+
     @property
     @abc.abstractmethod
     def session_id(self) -> str:

@@ -37,6 +37,9 @@ class Driver(Coordinator):
     def lease_valid(self):
         return now() < self._session.valid_until
 
+    def watch_lease(self, tell):
+        self._session.watch_lease(tell)
+
     @property
     def session_id(self):
         return self._id

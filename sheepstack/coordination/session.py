@@ -39,6 +39,7 @@ class Session:
         self._state = SessionState.SUSPENDED
         self._lost_at = None
         self._round = 0
+        self._tell = _ignore
 
     @property
     def state(self) -> SessionState:
@@ -48,6 +49,12 @@ class Session:
         if changed:
             self._changed()
         return state
+
+    def watch_lease(self, tell) -> None:
+        """Call ``tell(valid_until)`` now, and whenever that changes."""
+        with self._lock:
+            self._tell = tell
+            tell(self.valid_until)
 
     @property
     def round(self) -> int:
@@ -72,7 +79,7 @@ class Session:
             if renewed:
                 self.timeout = timeout or self.timeout
                 self._lost_at = sent + self.timeout
-                self.valid_until = sent + self.timeout * (1 - self._margin)
+                self._hold_until(sent + self.timeout * (1 - self._margin))
                 if self._state is SessionState.SUSPENDED:
                     self._state = SessionState.CONNECTED
                     changed = True
@@ -100,8 +107,12 @@ class Session:
 
     def _enter(self, state):
         self._round += 1
-        self.valid_until = 0.0
+        self._hold_until(0.0)
         self._state = state
+
+    def _hold_until(self, moment):
+        self.valid_until = moment
+        self._tell(moment)
 
     def _tick(self):
         if self._state is SessionState.LOST or self._lost_at is None:
@@ -115,3 +126,7 @@ class Session:
             self._state = SessionState.SUSPENDED
             return True
         return False
+
+
+def _ignore(valid_until):
+    """Nobody wants to know."""

@@ -67,6 +67,8 @@ class Connection:
         self._bare = runtime.bare_socket(sock)
         self.source = source
         self.gone = False
+        #: Set by whoever answers DIRECT_ATTACH here.
+        self.reads_directly = False
         self.unfinished = ()
         self._dispatch = dispatch
         self._admission = admission
@@ -158,6 +160,19 @@ class Connection:
     def answer(self, buffers, batch=None, weight=0):
         """Send one answer; ``weight`` is that of the request, see :func:`weight_of`."""
         self._outlet.put(buffers, batch)
+        self._answered(weight)
+
+    def answer_with_descriptor(self, message, descriptor, weight=0):
+        """As :meth:`answer`, of one buffer, with a descriptor for the other process.
+
+        Raises RemoteProtocolError where something else is still to be sent, or the other side
+        takes nothing.
+        """
+        if not self._outlet.send_with_descriptor(message, descriptor):
+            raise RemoteProtocolError("answers with descriptors are not taken one by one")
+        self._answered(weight)
+
+    def _answered(self, weight):
         with self._counting:
             self._in_flight -= 1
             self._bytes -= weight

@@ -8,6 +8,8 @@ from sheepstack.placement.cluster_map import ClusterMap
 from sheepstack.placement.ring import Ring
 from sheepstack.sheep.admin import Admin
 from sheepstack.sheep.connection import Admission
+from sheepstack.sheep.direct_page import make_page
+from sheepstack.sheep.direct_service import DirectService
 from sheepstack.sheep.dispatch import Dispatcher
 from sheepstack.sheep.gateway import Gateway
 from sheepstack.sheep.listener import Listener
@@ -56,13 +58,16 @@ class Sheep:
             self._epochs = self._store.epochs
         except StoreError as error:
             raise StartError(str(error)) from None
+        # A sheep without a store has nothing to read.
+        self._page = page = make_page(options.direct and options.vnodes != 0)
+        self._store.watch(page.moved, page.all_moved)
         total, _ = self._store.space()
         options = options._replace(
             space=total, sock=os.path.join(options.store_dir, "sock"))
         self._options = options
         name = "[%s]:%d" if ":" in options.host else "%s:%d"
         self._state = state = ClusterState(
-            name % (options.host, options.port), _PATIENCE_SECONDS)
+            name % (options.host, options.port), _PATIENCE_SECONDS, page)
         self._build(state, options)
 
     def _build(self, state, options):
@@ -77,7 +82,7 @@ class Sheep:
         table = VdiTable(state, self._identity)
         throttle = Throttle(*options.throttle)
         recovery = Recovery(state, store, table, self._identity, throttle)
-        replica = Replica(store, recovery.known_absent)
+        replica = Replica(store, recovery.known_absent, self._page)
         recovery.attach(replica)
         gateway = Gateway(state, replica, internal, keeping, table, recovery)
         table.read = gateway.read
@@ -102,11 +107,12 @@ class Sheep:
             state, store, replica, gateway, table, recovery, reader, options.strip_after)
         peer_service.strip_reader, peer_service.strip_keeper = reader, keeper
         objects = ObjectService(state, gateway, table, clients, stats, self._ask_leader)
+        direct = DirectService(self._page, state, store, table, stats, options)
         administration = Admin(
             state, store, membership, recovery, keeper, service, stats, options)
         administration.on_killed = self.kill
         self._dispatch = Dispatcher(
-            state, objects, vdis, administration, peer_service, clients)
+            state, objects, direct, vdis, administration, peer_service, clients)
         self._service = service
         self._settler = Settler(state, replica, gateway)
         self._reclaim = reclaim
@@ -209,6 +215,8 @@ class Sheep:
 
     def _close(self):
         self._state.stop()
+        # Others may count on our end as soon as the session is over.
+        self._page.close()
         self._membership.stop()
         for listener in self._listeners:
             listener.stop()

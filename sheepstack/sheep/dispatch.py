@@ -3,7 +3,7 @@
 import functools
 import logging
 
-from sheepstack.sheep import admin, object_service, vdi_requests
+from sheepstack.sheep import admin, direct_service, object_service, vdi_requests
 from sheepstack.sheep.connection import weight_of
 from sheepstack.wire.header import Response
 from sheepstack.wire.opcodes import FIRST_INTERNAL_OPCODE, PROTO_VER, SHEEP_PROTO_VER, Op
@@ -22,9 +22,10 @@ class Dispatcher:
     Clients are refused until ``ready`` is set.
     """
 
-    def __init__(self, state, objects, vdis, administration, peers, workers):
+    def __init__(self, state, objects, direct, vdis, administration, peers, workers):
         self._state = state
         self._objects = objects
+        self._direct = direct
         self._vdis = vdis
         self._admin = administration
         self._peers = peers
@@ -43,6 +44,8 @@ class Dispatcher:
             connection.answer((response.pack(),), batch, weight_of(fields))
         elif opcode in object_service.OPCODES:
             self._objects.handle(fields, header, payload, connection, batch)
+        elif opcode in direct_service.OPCODES:
+            self._direct.handle(fields, header, payload, connection, batch)
         elif opcode in vdi_requests.OPCODES:
             handle = functools.partial(self._vdis.handle, asker=connection)
             self._workers.submit(self._answer, handle, fields, header, payload, connection)

@@ -50,6 +50,7 @@ class Options(NamedTuple):
     runtime: str
     auth_key: Optional[bytes]
     allow: Tuple[str, ...]
+    direct: bool = True
     host_id: str = ""
     sock: str = ""
     space: int = 0
@@ -122,6 +123,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="the cluster's secret: all who connect must prove to know it")
     add("--allow-legacy", metavar="ADDRS",
         help="comma-separated addresses, networks or the word 'unix', let in without it")
+    add("--no-direct", action="store_true", default=None,
+        help="do not let clients on this host read objects by themselves")
     add("--config-file", metavar="FILE", help="read options from FILE, section [sheep]")
     for option, what in _SHEEPDOGS.items():
         add(*option.split("/"), metavar="...", action=_Ignored if what else _Refused,
@@ -132,8 +135,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 _FILE_OPTIONS = ("bindaddr", "cluster", "gateway", "ioaddr", "log", "nosync", "port", "pidfile",
                  "myaddr", "zone", "vnodes", "recovery", "strip_after", "runtime", "auth_key_file",
-                 "allow_legacy", "store_dir", "foreground")
-_FLAGS = ("gateway", "nosync", "foreground")
+                 "allow_legacy", "store_dir", "foreground", "no_direct")
+_FLAGS = ("gateway", "nosync", "foreground", "no_direct")
 
 
 def parse(arguments) -> Options:
@@ -196,6 +199,7 @@ def _checked(given) -> Options:
         strip_after=_seconds("--strip-after", given.strip_after or STRIP_AFTER),
         runtime=_choice("--runtime", given.runtime or "eventlet", ("eventlet", "threading")),
         auth_key=_key(given.auth_key_file), allow=_allowed(given.allow_legacy),
+        direct=not given.no_direct,
         host_id=_host_id())
     if not address.is_loopback and options.auth_key is None and not options.allow:
         raise OptionError("listening on %s lets in anybody: give --auth-key-file, or name with "

@@ -8,9 +8,11 @@ when the batch ends.
 import collections
 import socket
 import threading
+from struct import Struct
 
 _IOV_LIMIT = 512
 _LINGER_SECONDS = 5.0
+_DESCRIPTOR = Struct("=i")
 _NOW = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
@@ -80,6 +82,17 @@ class Outlet:
             self.flush()
         else:
             batch.add(self)
+
+    def send_with_descriptor(self, message, descriptor) -> bool:
+        """Send ``message`` with a descriptor at once; False where that is not possible."""
+        with self._lock:
+            if self._queue or self._draining or self._closed:
+                return False
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))
+            try:
+                return self._sock.sendmsg((message,), (rights,), _NOW) == len(message)
+            except OSError:
+                return False
 
     def flush(self):
         while self._queue and not self._draining:

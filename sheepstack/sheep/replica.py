@@ -10,6 +10,9 @@ holders have it.  What overlaps a pending write is not read: so nobody reads a w
 might still be undone, and once read it never goes back.  When the map changes, writes left
 pending belong to coordinators that may be gone: each holder then writes its own bytes to
 all holders again (:meth:`Replica.begin_roll`), which ends them.
+
+While anything of an object is pending or orphaned its *mark* stands in the page that tells
+clients on this host what they may read by themselves, :mod:`sheepstack.wire.direct`.
 """
 
 import itertools
@@ -18,6 +21,7 @@ import time
 
 from sheepstack.redundancy.erasure import TRAILER_SIZE, Trailer
 from sheepstack.redundancy.policy import MAX_COPIES
+from sheepstack.sheep.direct_page import NO_PAGE
 from sheepstack.sheep.waiter import Waiter
 from sheepstack.store.errors import NoObject, NoSpace, Rotten, StoreError, StoreIOError
 from sheepstack.wire import oid as oids
@@ -60,15 +64,17 @@ class _Entry:
 
     ``stamp``: of the last write, full.  ``pending``: (stamp, start, end) of this revision.
     ``orphans``: (start, end) of writes that were pending when the revision changed.
+    ``marked``: the page says that there are such.
     """
 
-    __slots__ = ("stamp", "pending", "orphans", "touched")
+    __slots__ = ("stamp", "pending", "orphans", "touched", "marked")
 
     def __init__(self):
         self.stamp = 0
         self.pending = []
         self.orphans = []
         self.touched = 0.0
+        self.marked = False
 
 
 class _Finish:
@@ -106,11 +112,13 @@ class Replica:
     """``known_absent(oid)`` says that an object missing here exists nowhere.
 
     ``on_damage(oid)`` is called where a write met a damaged block, ``on_failure(message)``
-    where the disk does not work any more.
+    where the disk does not work any more.  ``page``: see
+    :class:`~sheepstack.sheep.direct_page.NoPage`.
     """
 
-    def __init__(self, store, known_absent):
+    def __init__(self, store, known_absent, page=NO_PAGE):
         self._store = store
+        self._page = page
         self._known_absent = known_absent
         self._entries = {}
         self._locks = [threading.Lock() for _ in range(_STRIPES)]
@@ -172,6 +180,7 @@ class Replica:
             return
         with self._lock_of(oid):
             entry.pending = [item for item in entry.pending if item[0] not in stamps]
+            self._unmark(oid, entry)
         if self._waiters:
             self._wake()
 
@@ -193,12 +202,28 @@ class Replica:
             if node_index_of(item[0]) == mine
             or counter_of(item[0]) > marks.get(node_index_of(item[0]), 0)]
 
+    # The mark is only set and taken back with the object's lock held.
+
+    def _unmark(self, oid, entry):
+        """Take the mark back where there is no reason for it any more."""
+        if entry.marked and not (entry.pending or entry.orphans):
+            entry.marked = False
+            self._page.end(oid)
+
+    def _drop(self, oid):
+        entry = self._entries.pop(oid, None)
+        if entry is not None and entry.marked:
+            # Somebody may still be about to look at this entry.
+            entry.marked = False
+            self._page.end(oid)
+
     def _is_unsettled(self, oid, start, end):
         entry = self._entries.get(oid)
         if entry is None or not (entry.pending or entry.orphans):
             return False
         with self._lock_of(oid):
             self._prune(entry)
+            self._unmark(oid, entry)
             return (any(item[1] < end and start < item[2] for item in entry.pending)
                     or any(item[0] < end and start < item[1] for item in entry.orphans))
 
@@ -300,6 +325,10 @@ class Replica:
                     item = (stamp, start, end)
                     finish = _Finish(self, oid, item, done)
                     entry.pending.append(item)
+                    if not entry.marked:
+                        # Before any byte of it can be read.
+                        self._page.begin(oid)
+                        entry.marked = True
                     entry.touched = time.monotonic()
                     before = entry.stamp
                     entry.stamp = full
@@ -308,9 +337,11 @@ class Replica:
                     except BaseException:
                         entry.stamp = before
                         entry.pending.remove(item)
+                        self._unmark(oid, entry)
                         raise
                     if result is not None:
                         entry.pending.remove(item)
+                        self._unmark(oid, entry)
                     elif entry.orphans:
                         entry.orphans = [piece for piece in entry.orphans
                                          if not (start <= piece[0] and piece[1] <= end)]
@@ -329,6 +360,7 @@ class Replica:
             entry = self._entries.get(oid)
             if entry is not None and item in entry.pending:
                 entry.pending.remove(item)
+                self._unmark(oid, entry)
 
     # -- ending what a lost coordinator left ---------------------------------------------
 
@@ -349,6 +381,7 @@ class Replica:
                 return None
             if not self._store.exists(oid):
                 entry.orphans.remove((start, end))
+                self._unmark(oid, entry)
                 return None
             size = self._store.size(oid)
             stop = min(end, size)
@@ -364,6 +397,7 @@ class Replica:
             with self._lock_of(oid):
                 if (start, end) in entry.orphans:
                     entry.orphans.remove((start, end))
+                    self._unmark(oid, entry)
         self._wake()
 
     def reset(self):
@@ -374,7 +408,7 @@ class Replica:
     def forget(self, oid):
         """The object is not ours any more."""
         with self._lock_of(oid):
-            self._entries.pop(oid, None)
+            self._drop(oid)
 
     def install(self, oid, revision, put, retirements=None) -> bool:
         """Call ``put()``, which brings the object here, unless a write was faster.
@@ -518,7 +552,7 @@ class Replica:
                     self._store.settle(oid, entry.stamp)
                 # Nothing older may be applied after this is forgotten.
                 self._floor = max(self._floor, entry.stamp)
-                del self._entries[oid]
+                self._drop(oid)
 
     def _lock_of(self, oid):
         return self._locks[oid % _STRIPES]

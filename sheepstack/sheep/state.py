@@ -7,6 +7,7 @@ import time
 
 from sheepstack.placement.cluster_map import ClusterMap
 from sheepstack.placement.ring import Ring
+from sheepstack.sheep.direct_page import NO_PAGE
 from sheepstack.sheep.vdi_service import Failure
 from sheepstack.sheep.view import View
 from sheepstack.wire.peer import PeerOp
@@ -23,16 +24,17 @@ class ClusterState:
     """``name`` is this sheep's ``host:port``; ``patience`` how long a peer may be silent.
 
     ``answer_call(question)`` answers calls to ourselves, ``behind()`` is called when a peer
-    turns out to have a newer map.
+    turns out to have a newer map.  ``page``: a :class:`~sheepstack.sheep.direct_page.NoPage`.
     """
 
-    def __init__(self, name, patience):
+    def __init__(self, name, patience, page=NO_PAGE):
         self.name = name
         self.patience = patience
         self.view = View()
         self.stopping = threading.Event()
         self.answer_call = None
         self.behind = None
+        self._page = page
         self._changed = threading.Condition()
         self._lease = lambda: False
         self._history = None
@@ -45,6 +47,8 @@ class ClusterState:
 
     def set_view(self, view: View):
         with self._changed:
+            # Where clients are not served any more: before anybody acts on that.
+            self._page.show(view)
             self.view = view
             self._changed.notify_all()
         self.kick()
@@ -92,6 +96,7 @@ class ClusterState:
     def attach(self, coordinator):
         """Use this session from now on."""
         self._lease = coordinator.lease_valid
+        coordinator.watch_lease(self._page.set_lease)
         self._history = coordinator.history
 
     def lease_valid(self) -> bool:

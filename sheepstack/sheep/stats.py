@@ -21,6 +21,12 @@ class Stats:
         self.gateway_reads += 1
         self.gateway_tx += length
 
+    def direct_reads(self, count, length):
+        """A client says that it read so often, and so many bytes, by itself."""
+        self.gateway_total += count
+        self.gateway_reads += count
+        self.gateway_tx += length
+
     def gateway_write(self, opcode, length):
         self.gateway_total += 1
         self.gateway_rx += length

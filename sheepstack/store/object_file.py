@@ -191,6 +191,13 @@ class ObjectFile:
 
     # Reading
 
+    def reopen(self) -> int:
+        """A new descriptor of the same file, for reading only; raises StoreIOError."""
+        try:
+            return os.open("/proc/self/fd/%d" % self.fd, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._failed(error, "open") from error
+
     def check_bounds(self, offset, length):
         """Raises ValueError for a range that is not inside the object."""
         if offset < 0 or length < 0 or offset + length > self.size:

@@ -214,6 +214,22 @@ class ObjectStore:
         """Fills ``buffer`` (writable, bytes-like) from ``offset``."""
         self._core.find(oid).read_into(offset, buffer)
 
+    def watch(self, moved, all_moved):
+        """Have ``moved(oid)`` called before an object gets another file, or none, and
+        ``all_moved()`` before all of them do; by any thread, which must not be kept waiting.
+        """
+        self._core.moved = moved
+        self._core.all_moved = all_moved
+
+    def share(self, oid, token):
+        """(descriptor, size, ``token(oid)``) of the object's file, opened for reading; for the
+        caller to close.  See :mod:`~sheepstack.store.object_file` for what is in it.
+
+        No call of what was given to :meth:`watch` comes between.  None while a change of the
+        object waits, or where not all of the file can be relied on.  Does not wait.
+        """
+        return self._core.share(oid, token)
+
     def exists(self, oid) -> bool:
         return self._core.exists(oid)
 

@@ -74,6 +74,9 @@ class Op(enum.IntEnum):
     AUTH_PROVE = 0xE1
     CLUSTER_MAP = 0xE2
     SNAPSHOT_TOGETHER = 0xE3
+    DIRECT_HELLO = 0xE4
+    DIRECT_ATTACH = 0xE5
+    DIRECT_OPEN = 0xE6
     PEER = 0xE8
 
 
