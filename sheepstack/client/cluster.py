@@ -8,6 +8,7 @@ from sheepstack.client.call import ControlCall, object_call
 from sheepstack.client.caller import TRANSIENT, Caller
 from sheepstack.client.errors import (
     ClusterUnreachable, NoSuchVdi, NotSupported, OutcomeUnknown, TagExists, VdiExists, error_for)
+from sheepstack.client.direct import Direct
 from sheepstack.client.live_inode import Channel, read_inode
 from sheepstack.client.lock import VdiLock
 from sheepstack.client.patience import Patience
@@ -75,6 +76,8 @@ class Cluster:
     preference.  All requests go to one of them, the next one takes over when it fails.
     ``auth_key``: the cluster's secret as bytes, where it has one.  ``timeout``: seconds that
     a request may take, with all attempts.  ``connections``: to one gateway, at most.
+    ``direct``: whether objects that a sheep on this host stores may be read without asking it
+    each time, see :mod:`sheepstack.wire.direct`; that changes nothing but the speed.
 
     Nothing is connected before the first request.  All methods may be called by many threads
     at a time, native or green.  Methods raise subclasses of
@@ -83,7 +86,8 @@ class Cluster:
     snapshot or its tag (str).
     """
 
-    def __init__(self, addresses, auth_key=None, timeout=30.0, connections=4):
+    def __init__(self, addresses, auth_key=None, timeout=30.0, connections=4,
+                 direct=True):
         if isinstance(addresses, str):
             addresses = [addresses]
         gateways = [address.parse(text) for text in addresses]
@@ -95,9 +99,11 @@ class Cluster:
         self._pool = Pool(gateways, self._auth_key, timeout, connections)
         self._caller = Caller(self._pool, timeout)
         self._workers = Workers(_WORKERS)
+        self._direct = Direct(self._pool, self._auth_key, self._workers, timeout, direct)
 
     def close(self) -> None:
         """End all connections; locks of VDIs that are open stay with the gateway."""
+        self._direct.close()
         self._pool.close()
         self._workers.close()
 
@@ -216,14 +222,16 @@ class Cluster:
         if read_only or not lock:
             channel = Channel(self._caller)
             inode = read_inode(channel, self.lookup(name, snapshot).vdi_id)
-            return Vdi(self._caller, self._workers, name, channel, inode, None, read_only)
+            return Vdi(self._caller, self._workers, self._direct, name, channel, inode, None,
+                       read_only)
         shared = lock == "shared"
         vdi_lock = VdiLock(self._caller, name, shared)
         vid = vdi_lock.acquire()
         try:
             channel = Channel(self._caller, _TGT if shared else 0, vdi_lock)
             inode = read_inode(channel, vid, whole=shared)
-            return Vdi(self._caller, self._workers, name, channel, inode, vdi_lock, False, shared)
+            return Vdi(self._caller, self._workers, self._direct, name, channel, inode, vdi_lock,
+                       False, shared)
         except BaseException:
             vdi_lock.release()
             raise

@@ -152,6 +152,18 @@ class WriteFuture(Call, _CallFuture):
             self._workers.put(self)
 
 
+class DoneFuture(Future):
+    """The outcome was there at once."""
+
+    __slots__ = ("_value",)
+
+    _settled = True
+    _failure = None
+
+    def __init__(self, value):
+        self._value = value
+
+
 class TaskFuture(Future):
     """Something that only a worker can do."""
 

@@ -12,7 +12,7 @@ from sheepstack.client import vdi_requests
 from sheepstack.client.call import ByteBuffer, ReadCall, clear, object_call
 from sheepstack.client.errors import Closed, NoSuchObject, NoSuchVdi, ReadOnly, error_for
 from sheepstack.client.file import VdiFile
-from sheepstack.client.future import ReadFuture, TaskFuture, WriteFuture
+from sheepstack.client.future import DoneFuture, ReadFuture, TaskFuture, WriteFuture
 from sheepstack.client.live_inode import read_inode
 from sheepstack.client.patience import Patience
 from sheepstack.client.rights import Rights
@@ -55,13 +55,14 @@ class Vdi:
     fails, and :class:`Closed` after :meth:`close`.
     """
 
-    def __init__(self, caller, workers, name, channel, inode, lock=None, read_only=False,
-                 shared=False):
+    def __init__(self, caller, workers, files, name, channel, inode, lock=None,
+                 read_only=False, shared=False):
         self.name = name
         self.read_only = read_only
         self._caller = caller
         self._pool = caller.pool
         self._workers = workers
+        self._files = files
         self._channel = channel
         self._inode = inode
         self._lock = lock
@@ -119,7 +120,11 @@ class Vdi:
             vid = inode.entry(index)
             if not vid:
                 return bytes(length)
-            call = ReadCall((vid << VDI_SPACE_SHIFT) | index, offset & self._mask, length)
+            oid = (vid << VDI_SPACE_SHIFT) | index
+            data = self._read_here(inode, oid, offset & self._mask, length)
+            if data is not None:
+                return data
+            call = ReadCall(oid, offset & self._mask, length)
             inode.perform((call,))
             if not call.status:
                 return call.data
@@ -145,6 +150,38 @@ class Vdi:
         if offset + length > size:
             return max(0, size - offset)
         return length
+
+    def _read_here(self, inode, oid, within, length, may_wait=True):
+        """Bytes of an object without asking the sheep, or None: see
+        :mod:`sheepstack.wire.direct`."""
+        files = self._files
+        file = files.get(oid)
+        if file is None or file.generation != self._pool.generation:
+            file = files.find(oid, length, may_wait)
+            if file is None:
+                return None
+        lock = self._lock
+        if lock is not None and (
+                lock.generation != file.generation or lock.takes != inode.takes):
+            return None
+        data = file.read(within, length)
+        if data is None:
+            again = files.find(oid, length, may_wait)
+            data = again.read(within, length) if again not in (None, file) else None
+        if data is not None:
+            files.count(length)
+        return data
+
+    def _read_here_into(self, inode, oid, within, sink) -> bool:
+        files, lock = self._files, self._lock
+        file = files.find(oid, len(sink))
+        if file is None or lock is not None and (
+                lock.generation != file.generation or lock.takes != inode.takes):
+            return False
+        if not file.read_into(within, sink):
+            return False
+        files.count(len(sink))
+        return True
 
     def _read(self, offset, view):
         for parts in _windows(split(offset, len(view), self._shift), _WINDOW):
@@ -182,6 +219,9 @@ class Vdi:
         for part in parts:
             sink = view[part.start:part.start + part.length]
             vid = inode.entry(part.index)
+            if vid and self._direct and self._read_here_into(
+                    inode, (vid << VDI_SPACE_SHIFT) | part.index, part.within, sink):
+                continue
             if vid:
                 asked.append(part)
                 calls.append(ReadCall((vid << VDI_SPACE_SHIFT) | part.index, part.within,
@@ -390,11 +430,15 @@ class Vdi:
         if length and self._direct and (offset + length - 1) >> self._shift == index:
             inode = self._inode
             vid = inode.map.peek(index)
+            oid = (vid << VDI_SPACE_SHIFT) | index if vid else 0
+            data = self._read_here(inode, oid, offset & self._mask, length, False) if vid else None
+            if data is not None:
+                return DoneFuture(data)
             connection = self._ready(inode) if vid else None
             if connection is not None:
                 future = ReadFuture(
                     self._workers, lambda: self.pread(offset, length),
-                    (vid << VDI_SPACE_SHIFT) | index, offset & self._mask, length)
+                    oid, offset & self._mask, length)
                 future.deadline = time.monotonic() + self._caller.timeout
                 future.start(connection)
                 return future

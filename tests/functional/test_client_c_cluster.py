@@ -159,3 +159,13 @@ def test_the_gateway_dies(tmp_path):
             client.lookup("disk")
     finally:
         cluster.close()
+
+
+def test_objects_are_not_read_directly(client, disk):
+    with client.open_vdi(disk) as vdi:
+        content = noise(OBJECT, 1)
+        vdi.pwrite(0, content)
+        for _ in range(3):
+            assert vdi.pread(0, OBJECT) == content
+            assert vdi.pread(4096, 4096) == content[4096:8192]
+        assert not vdi._files._files

@@ -1,6 +1,7 @@
 """One round: a cluster, its clients and its nemesis, and the verdict."""
 
 import contextlib
+import logging
 import os
 import pathlib
 import shutil
@@ -19,6 +20,8 @@ from tests.thrash.cluster import Farm, Namespaces, PlainNetwork, ZooKeeper
 from tests.thrash.history import History
 from tests.thrash.nemesis import HealsNot, Nemesis
 from tests.thrash.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
 
 #: Seconds until the session of a sheep that is silent expires.
 _SESSION_TIMEOUT = 3.0
@@ -192,6 +195,8 @@ class _Round:
         with self._watch.of("clients' end"):
             self._violations += crowd.stop(2 * _CLIENT_TIMEOUT)
         self._violations += crowd.complaints()
+        log.info("%s reads did without a sheep", " and ".join(
+            str(watcher.direct_reads) for watcher in crowd.watchers))
 
     def _wait_for_clients(self, crowd):
         """All must get on with their work by themselves."""

@@ -24,6 +24,9 @@ LARGE_WINDOW = 512
 _OBJECTS = 5
 _MOST_CLONES = 2
 _MOST_SNAPSHOTS = 3
+_WATCHERS = 2
+#: So often a watcher reads each range, in a row.
+_LOOKS = 8
 
 
 class Shape:
@@ -515,6 +518,33 @@ class Sharer(Client):
                 self.read_range(vdi, volume, first, count)
 
 
+class Watcher(Sharer):
+    """Reads the same bytes again and again while others write to them.
+
+    All sheep are on this host, so part of it comes from the files of his own gateway, whatever
+    becomes of that: see :mod:`sheepstack.wire.direct`.
+    """
+
+    def step(self):
+        if self._vdi is None:
+            self._vdi = self.cluster.open_vdi(self.disk.name, read_only=True)
+        first, count = self._range(self.disk.shape)
+        age = self.disk.begin_read()
+        try:
+            if age != self._age:
+                self._vdi.reload()
+                self._age = age
+            for _ in range(_LOOKS):
+                self.read_range(self._vdi, self.disk.volume, first, count)
+        finally:
+            self.disk.end_read()
+
+    @property
+    def direct_reads(self) -> int:
+        """How many reads did without a sheep."""
+        return self.cluster._direct.told + self.cluster._direct.reads
+
+
 class Crowd:
     """All clients of a run."""
 
@@ -524,11 +554,11 @@ class Crowd:
         self._history = history
         self._timeout = timeout
         self.shared = SharedDisk("shared", "shared#0", Shape(22))
-        self.owners, self.sharers = [], []
+        self.owners, self.sharers, self.watchers = [], [], []
 
     @property
     def clients(self):
-        return self.owners + self.sharers
+        return self.owners + self.sharers + self.watchers
 
     def start(self, addresses, *, owners, sharers, lock):
         """Make the VDI that is shared, and start so many clients of the gateways given."""
@@ -546,6 +576,9 @@ class Crowd:
             Sharer("sharer%d" % number, self._seed, self._history,
                    through(1 if number == 0 else len(addresses)), self._timeout, self._stop,
                    disk=self.shared) for number in range(sharers)]
+        self.watchers = [
+            Watcher("watcher%d" % number, self._seed, self._history, through(len(addresses)),
+                    self._timeout, self._stop, disk=self.shared) for number in range(_WATCHERS)]
         for client in self.clients:
             client.start()
 
