@@ -22,13 +22,14 @@ from sheepstack.client.future import Future
 from sheepstack.client.vdi import Vdi
 from sheepstack.redundancy.policy import (
     CopyPolicy, from_wire as copy_policy_from_wire, parse as parse_copy_policy)
+from sheepstack.wire.limits import Limits, parse as parse_limits
 
 __all__ = [
     "AttributeExists", "AuthenticationFailed", "Busy", "Closed", "Cluster", "ClusterDefaults",
     "ClusterUnreachable", "ConnectionLost", "CopyPolicy", "Future", "Halted",
-    "InputOutputError", "InvalidParameters", "NoFreeVdiId", "NoSpace", "NoSuchAttribute",
+    "InputOutputError", "InvalidParameters", "Limits", "NoFreeVdiId", "NoSpace", "NoSuchAttribute",
     "NoSuchObject", "NoSuchTag", "NoSuchVdi", "NotFormatted", "NotSupported", "OutcomeUnknown",
     "ReadOnly", "SheepError", "ShuttingDown", "Space", "TagExists", "Vdi", "VdiExists", "VdiFile",
     "VdiInfo", "VdiLocked", "VersionMismatch", "WaitingForNodes", "copy_policy_from_wire",
-    "parse_copy_policy",
+    "parse_copy_policy", "parse_limits",
 ]

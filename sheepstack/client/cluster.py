@@ -7,7 +7,8 @@ from sheepstack.client import address, attributes, inventory, vdi_requests
 from sheepstack.client.call import ControlCall, object_call
 from sheepstack.client.caller import TRANSIENT, Caller
 from sheepstack.client.errors import (
-    ClusterUnreachable, NoSuchVdi, NotSupported, OutcomeUnknown, TagExists, VdiExists, error_for)
+    ClusterUnreachable, NoSuchAttribute, NoSuchVdi, NotSupported, OutcomeUnknown, TagExists,
+    VdiExists, error_for)
 from sheepstack.client.direct import Direct
 from sheepstack.client.live_inode import Channel, read_inode
 from sheepstack.client.lock import VdiLock
@@ -21,10 +22,12 @@ from sheepstack.redundancy import policy as policies
 from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.wire import auth
 from sheepstack.wire import inode_layout as layout
+from sheepstack.wire import limits
 from sheepstack.wire.admin import (
     MAX_CLUSTER_INFO_SIZE, MAX_NODES, NODE_SIZE, ClusterInfo, unpack_nodes)
 from sheepstack.wire.header import ClusterDefaultResponse, Header, NodeResponse, version_of
 from sheepstack.wire.inode import InodeHeader
+from sheepstack.wire.limits import Limits
 from sheepstack.wire.oid import vdi_oid
 from sheepstack.wire.opcodes import PROTO_VER, Flag, Op
 from sheepstack.wire.results import Result
@@ -431,6 +434,25 @@ class Cluster:
     def delattr(self, name: str, key: str, snapshot=None) -> None:
         """Remove an attribute; raises NoSuchAttribute."""
         attributes.delete(self._caller, name, key, snapshot)
+
+    # -- limits
+
+    def limits(self, name: str) -> Limits:
+        """How fast iSCSI may use a VDI."""
+        try:
+            return limits.parse(self.getattr(name, limits.KEY).decode())
+        except NoSuchAttribute:
+            return Limits()
+
+    def set_limits(self, name: str, wanted: Limits) -> None:
+        """Limit how fast iSCSI may use a VDI, from now on; ``Limits()``: no limits any more."""
+        if any(wanted):
+            self.setattr(name, limits.KEY, str(wanted).encode())
+            return
+        try:
+            self.delattr(name, limits.KEY)
+        except NoSuchAttribute:
+            self.lookup(name)
 
 
 def _info_of(call) -> VdiInfo:

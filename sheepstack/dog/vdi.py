@@ -4,7 +4,8 @@ from contextlib import contextmanager
 
 from sheepstack.client import SheepError, TagExists
 from sheepstack.dog import (
-    alter_copy, backup, check, output, vdi_attr, vdi_data, vdi_list, vdi_lock, vdi_object)
+    alter_copy, backup, check, output, vdi_attr, vdi_data, vdi_limit, vdi_list, vdi_lock,
+    vdi_object)
 from sheepstack.dog.block_size import set_block_size_shift
 from sheepstack.dog.command import Command, Context, Group, printing
 from sheepstack.dog.common_options import CommonSettings
@@ -282,6 +283,8 @@ GROUP = Group("vdi", (
             "<vdiname> <key> [value]", True),
     Command("getattr", "show an attribute of an image", vdi_attr.get_attribute, "aphT",
             "<vdiname> <key>", True),
+    Command("limit", "show or change how fast iSCSI may use an image", vdi_limit.limit, "aphT",
+            "<vdiname> [<limit>=<number> ...]", True),
     Command("resize", "make an image bigger", resize, "aphT", "<vdiname> <new size>", True),
     Command("read", "write data of an image to standard output", vdi_data.read, "saphT",
             "<vdiname> [<offset> [<len>]]", True),

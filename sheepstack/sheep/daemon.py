@@ -12,6 +12,7 @@ from sheepstack.sheep.direct_page import make_page
 from sheepstack.sheep.direct_service import DirectService
 from sheepstack.sheep.dispatch import Dispatcher
 from sheepstack.sheep.gateway import Gateway
+from sheepstack.sheep.limiter import Limiter
 from sheepstack.sheep.listener import Listener
 from sheepstack.sheep.membership import Membership, WrongCluster
 from sheepstack.sheep.object_service import ObjectService
@@ -106,7 +107,9 @@ class Sheep:
         self._keeper = keeper = StripKeeper(
             state, store, replica, gateway, table, recovery, reader, options.strip_after)
         peer_service.strip_reader, peer_service.strip_keeper = reader, keeper
-        objects = ObjectService(state, gateway, table, clients, stats, self._ask_leader)
+        limiter = peer_service.limiter = Limiter(state, self._ask_leader, clients)
+        objects = ObjectService(
+            state, gateway, table, clients, stats, self._ask_leader, limiter)
         direct = DirectService(self._page, state, store, table, stats, options)
         administration = Admin(
             state, store, membership, recovery, keeper, service, stats, options)

@@ -26,15 +26,17 @@ _TRIM_FROM = 1 << 16
 
 
 class ObjectService:
-    """``ask_leader(question)`` has the leader answer a call, however long it takes."""
+    """``ask_leader(question)`` has the leader answer a call, however long it takes; ``limiter``
+    is a :class:`~sheepstack.sheep.limiter.Limiter`."""
 
-    def __init__(self, state, gateway, table, workers, stats, ask_leader):
+    def __init__(self, state, gateway, table, workers, stats, ask_leader, limiter):
         self._state = state
         self._gateway = gateway
         self._table = table
         self._workers = workers
         self._stats = stats
         self._ask_leader = ask_leader
+        self._limiter = limiter
 
     def handle(self, fields, header, payload, connection, batch):
         """Start a request; answers on ``connection`` now or later."""
@@ -48,6 +50,14 @@ class ObjectService:
         if not oids.is_valid(oid & ~tgt.OPEN_BIT if from_tgt and opcode == _READ else oid):
             reply(Result.INVALID_PARMS, batch)
             return
+        request = (version, opcode, flags, oid, cow_oid, offset, length, payload, copies, reply)
+        # Of tgt every request for data names the VDI that it is for, see tgt.py.
+        if not from_tgt or not oids.is_data(oid & ~tgt.OPEN_BIT) or self._limiter.admit(
+                oids.vid_of(oid), opcode != _READ, length, self._begin, from_tgt, request, None):
+            self._begin(from_tgt, request, batch)
+
+    def _begin(self, from_tgt, request, batch):
+        version, opcode, flags, oid, cow_oid, offset, length, payload, copies, reply = request
         if opcode == _READ:
             self._stats.gateway_read(length)
             if from_tgt and not self._is_settled(oid, offset, length):

@@ -23,7 +23,7 @@ _WAITING_CALLS = ("refetch", "adopt", "vdi", "mend")
 #: Calls that ask those who answer the former ones.
 _KEEPER_CALLS = ("make_whole", "remove_object", "check_object")
 #: Calls that wait for their turn at the leader.
-_LEADER_CALLS = ("inode_changed", "all_inodes", "late_entries", "make_object")
+_LEADER_CALLS = ("inode_changed", "all_inodes", "late_entries", "make_object", "limits")
 # Plain integers, as these are compared for every request.
 _PING = int(PeerOp.PING)
 _READ = int(PeerOp.READ)
@@ -77,6 +77,7 @@ class PeerService:
         self.strip_reader = None
         self.strip_keeper = None
         self.space = None
+        self.limiter = None
         state.answer_call = self.answer
 
     def handle(self, fields, header, payload, connection, batch):
@@ -322,6 +323,7 @@ class PeerService:
 
     def _on_forget_vdi(self, vid):
         self._table.forget(vid)
+        self.limiter.change(vid, "")
         return True
 
     def _on_all_inodes(self):
@@ -347,6 +349,18 @@ class PeerService:
             if failure.result == Result.AGAIN:
                 return None
             return int(failure.result)
+
+    def _on_limits(self, vid):
+        if not self._leads():
+            return None
+        try:
+            return self._service.limits(vid)
+        except Failure:
+            return None
+
+    def _on_limit(self, vid, text):
+        self.limiter.change(vid, text)
+        return True
 
     def _leads(self):
         view = self._state.view
@@ -374,7 +388,8 @@ def _check_call(question):
 
 
 #: Arguments of calls that are not numbers.
-_KINDS = {"oids": list, "sources": list, "vids": list, "entries": list, "fields": dict}
+_KINDS = {"oids": list, "sources": list, "vids": list, "entries": list, "fields": dict,
+          "text": str}
 
 
 class _Reply:

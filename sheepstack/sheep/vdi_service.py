@@ -18,6 +18,7 @@ from sheepstack.sheep.catalogue import Catalogue
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
 from sheepstack.sheep.workers import in_lanes
 from sheepstack.wire import inode_layout as layout
+from sheepstack.wire import limits
 from sheepstack.wire import oid as oids
 from sheepstack.wire.hashing import fnv1a_64, vdi_name_hash
 from sheepstack.wire.inode import InodeHeader, VdiAttr, unpack_map
@@ -502,34 +503,68 @@ class VdiService:
 
         Attributes lie at the hash of the VDI's name, not at its id, as in Sheepdog.
         """
+        is_limits = attr.key == limits.KEY and flags & (AttrFlag.CREAT | AttrFlag.DEL)
+        text = _checked_limits(b"" if flags & AttrFlag.DEL else attr.value) if is_limits else ""
         with self.lock:
             inode = self.look_up(attr.name, attr.tag, attr.snap_id)
-            attr = attr._replace(ctime=inode.create_time)
-            vid = vdi_name_hash(attr.name.encode("utf-8", "surrogateescape"))
-            attr_id = _attr_hash(attr)
-            policy = self._state.view.map.copies
-            while True:
-                oid = oids.attr_oid(vid, attr_id)
-                result, data = self._gateway.read(oid, 0, layout.ATTR_SIZE, policy)
-                if result == Result.NO_OBJ:
-                    if not flags & AttrFlag.CREAT:
-                        raise Failure(Result.NO_OBJ)
-                    self._write_attribute(PeerOp.CREATE, oid, attr.pack(), policy)
-                    return vid, attr_id, policy.nr_copies
-                if result != Result.SUCCESS:
-                    raise Failure(result)
-                present = VdiAttr.unpack(data)
-                if ((present.name, present.tag, present.snap_id, present.key)
-                        == (attr.name, attr.tag, attr.snap_id, attr.key)):
-                    break
-                attr_id = (attr_id + 1) & 0xFFFFFFFF
-            if flags & AttrFlag.EXCL:
-                raise Failure(Result.VDI_EXIST)
-            if flags & AttrFlag.DEL:
-                self._write_attribute(PeerOp.WRITE, oid, b"\0", policy)
-            elif flags & AttrFlag.CREAT:
-                self._write_attribute(PeerOp.WRITE, oid, attr.pack(), policy)
-            return vid, attr_id, policy.nr_copies
+            found = self._attribute(inode, attr, flags)
+            if is_limits and not inode.is_snapshot:
+                try:
+                    self._state.call_all({"call": "limit", "vid": inode.vdi_id, "text": text})
+                except Failure:
+                    # Whoever did not hear it asks when the map changes, as it will.
+                    log.info("not all sheep were told the limits of '%s'", inode.name)
+            return found
+
+    def _attribute(self, inode, attr, flags):
+        attr = attr._replace(ctime=inode.create_time)
+        vid = vdi_name_hash(attr.name.encode("utf-8", "surrogateescape"))
+        attr_id = _attr_hash(attr)
+        policy = self._state.view.map.copies
+        while True:
+            oid = oids.attr_oid(vid, attr_id)
+            result, data = self._gateway.read(oid, 0, layout.ATTR_SIZE, policy)
+            if result == Result.NO_OBJ:
+                if not flags & AttrFlag.CREAT:
+                    raise Failure(Result.NO_OBJ)
+                self._write_attribute(PeerOp.CREATE, oid, attr.pack(), policy)
+                return vid, attr_id, policy.nr_copies
+            if result != Result.SUCCESS:
+                raise Failure(result)
+            present = VdiAttr.unpack(data)
+            if ((present.name, present.tag, present.snap_id, present.key)
+                    == (attr.name, attr.tag, attr.snap_id, attr.key)):
+                break
+            attr_id = (attr_id + 1) & 0xFFFFFFFF
+        if flags & AttrFlag.EXCL:
+            raise Failure(Result.VDI_EXIST)
+        if flags & AttrFlag.DEL:
+            self._write_attribute(PeerOp.WRITE, oid, b"\0", policy)
+        elif flags & AttrFlag.CREAT:
+            self._write_attribute(PeerOp.WRITE, oid, attr.pack(), policy)
+        return vid, attr_id, policy.nr_copies
+
+    def limits(self, vid) -> str:
+        """How fast a VDI may be used, as :func:`sheepstack.wire.limits.parse` reads it."""
+        with self.lock:
+            inode = self.catalogue().get(vid)
+            if inode is None or inode.is_deleted or inode.is_snapshot:
+                return ""
+            try:
+                place, number, _ = self.attribute(VdiAttr(inode.name, limits.KEY), 0)
+            except Failure as failure:
+                if failure.result == Result.NO_OBJ:
+                    return ""
+                raise
+            result, data = self._gateway.read(
+                oids.attr_oid(place, number), 0, layout.ATTR_SIZE, self._state.view.map.copies)
+            if result != Result.SUCCESS:
+                raise Failure(result)
+            try:
+                return _checked_limits(VdiAttr.unpack(data).value)
+            except Failure:
+                log.warning("the limits of '%s' make no sense", inode.name)
+                return ""
 
     def _write_attribute(self, kind, oid, data, policy):
         result = self._gateway.write_wait(
@@ -554,6 +589,14 @@ class VdiService:
 def _new_number():
     """For a snapshot, so that its end is not mistaken for that of another."""
     return secrets.randbits(62) | 1
+
+
+def _checked_limits(value) -> str:
+    """The value of an attribute that has limits; raises Failure where it has not."""
+    try:
+        return str(limits.parse(value.decode()))
+    except ValueError:
+        raise Failure(Result.INVALID_PARMS) from None
 
 
 def _attr_hash(attr: VdiAttr) -> int:

@@ -344,6 +344,23 @@ def test_objects_made_at_once(cluster):
         assert cluster.dog("vdi", "read", name).out == b"data" + bytes(10 * MIB - 4)
 
 
+def test_limits(cluster):
+    dog = cluster.dog
+    dog("vdi", "create", "a", "4M")
+    assert dog("vdi", "limit", "a").text == ""
+    dog("vdi", "limit", "a", "total_iops_sec=500", "write_bytes_sec=1000")
+    assert dog("vdi", "limit", "a").text == "total_iops_sec=500 write_bytes_sec=1000\n"
+    dog("vdi", "snapshot", "a", "-s", "old")
+    assert dog("vdi", "limit", "a").text == "total_iops_sec=500 write_bytes_sec=1000\n"
+    for words in (("iops=5",), ("total_iops_sec=many",), ("off", "total_iops_sec=1")):
+        assert dog("vdi", "limit", "a", *words, check=False).status
+    assert dog("vdi", "setattr", "a", "limits", "nonsense", check=False).status
+    dog("vdi", "limit", "a", "off")
+    dog("vdi", "limit", "a", "off")
+    assert dog("vdi", "limit", "a").text == ""
+    assert "VDI not found" in dog("vdi", "limit", "b", check=False).err
+
+
 def test_attributes(cluster):
     dog = cluster.dog
     dog("vdi", "create", "a", "16M")

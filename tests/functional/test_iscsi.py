@@ -7,10 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
-from sheepstack.client import NoSuchTag, NoSuchVdi
+from sheepstack.client import Limits, NoSuchTag, NoSuchVdi
 from sheepstack.export.iscsi import (
     ANYBODY, BadTarget, Chap, TargetConflict, Targets, TgtdUnreachable)
 from sheepstack.export.iscsi import Tgtd as Control
@@ -436,3 +437,48 @@ def test_the_command(client, cluster, tgtd, disk, tmp_path):
     assert "is no iSCSI name" in command("create", "disk", "disk", status=1)
     command("delete", NAME)
     assert command("list") == ""
+
+
+def test_limits_hold_for_a_clone_too(client, targets, disk):
+    """What lies in objects that others have as well is read no faster."""
+    with client.open_vdi("disk") as vdi:
+        vdi.pwrite(0, noise(12 * MIB, 1))
+    client.snapshot("disk", "monday")
+    client.clone("disk", "monday", "clone")
+    client.set_limits("clone", Limits(read_bytes_sec=2 * MIB, write_iops_sec=10))
+    assert client.limits("clone") == Limits(read_bytes_sec=2 * MIB, write_iops_sec=10)
+    targets.create(NAME, "clone", addresses=[ANYBODY])
+    # The sheep learns of the limits while the first requests pass.
+    disk().io("read 0 512", "write 16M 512", "read 0 512")
+    began = time.monotonic()
+    disk().io("read 0 12M")
+    assert time.monotonic() - began > 3
+    began = time.monotonic()
+    disk().io(*["write %dk 512" % number for number in range(0, 60, 4)])
+    assert time.monotonic() - began > 1
+
+
+def test_limits_change_while_requests_wait(client, targets, disk):
+    client.set_limits("disk", Limits(write_iops_sec=1))
+    targets.create(NAME, "disk", addresses=[ANYBODY])
+    disk().io("write 0 512")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        # By themselves these take ten minutes.
+        slow = pool.submit(disk().io, *["write -P 7 %dk 512" % number for number in range(600)])
+        assert not concurrent.futures.wait([slow], timeout=1).done
+        client.set_limits("disk", Limits())
+        slow.result(timeout=60)
+    assert client.limits("disk") == Limits()
+    with client.open_vdi("disk", read_only=True) as vdi:
+        assert vdi.pread(599 << 10, 512) == b"\7" * 512
+
+
+def test_limits_stay_over_a_snapshot(client, targets, disk):
+    client.set_limits("disk", Limits(total_iops_sec=10))
+    targets.create(NAME, "disk", addresses=[ANYBODY])
+    disk().io("write 0 512")
+    client.snapshot("disk", "monday")
+    disk().io("write 0 512")
+    began = time.monotonic()
+    disk().io(*["write %dk 512" % number for number in range(0, 60, 4)])
+    assert time.monotonic() - began > 1
