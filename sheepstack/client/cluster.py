@@ -14,7 +14,7 @@ from sheepstack.client.live_inode import Channel, read_inode
 from sheepstack.client.lock import VdiLock
 from sheepstack.client.patience import Patience
 from sheepstack.client.pool import Pool
-from sheepstack.client.snapshot import becomes_snapshot, take_snapshot
+from sheepstack.client.snapshot import becomes_snapshot, check_tag_is_free, take_snapshot
 from sheepstack.client.splitting import runs
 from sheepstack.client.vdi import Vdi
 from sheepstack.client.workers import Workers
@@ -317,10 +317,31 @@ class Cluster:
         Whoever has it open goes on with it; what he is just writing may be in the snapshot or
         not.  Raises NoSuchVdi, TagExists and OutcomeUnknown.
         """
+        vdi_requests.checked_tag(tag)
+        if check_tag_is_free(self._caller, name, tag):
+            return self._snapshot_by_leader(name, tag)
         info = self.lookup(name)
         inode = self._inode(info.vdi_id)
         take_snapshot(self._caller, Channel(self._caller), name, tag, inode)
         return info
+
+    def _snapshot_by_leader(self, name, tag):
+        """In one request: others may take snapshots of the same VDI at the same time."""
+        lost = False
+        patience = Patience(self._caller)
+        while True:
+            try:
+                self.snapshot_together([(name, tag)])
+                break
+            except TagExists:
+                if not lost:
+                    raise
+                # It was not there before: we made it.
+                break
+            except OutcomeUnknown as error:
+                lost = True
+                patience.lose(error)
+        return self.lookup(name, tag)
 
     def snapshot_together(self, pairs) -> None:
         """Make snapshots of several VDIs at one instant.

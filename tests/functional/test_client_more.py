@@ -1,5 +1,6 @@
 """What the faces ask of the client beside reading and writing."""
 
+import concurrent.futures
 import threading
 
 import pytest
@@ -81,6 +82,22 @@ def test_snapshots_together_that_cannot_be_are_not_taken(cluster):
     assert [header.tag for header in client.list_vdis() if header.is_snapshot] == ["taken"]
     client.snapshot_together([("a", "new"), ("b", "new")])
     assert client.lookup("a", "new") != client.lookup("a")
+
+
+def test_snapshots_of_one_vdi_at_the_same_time(cluster):
+    """Each has its tag, none takes that of another."""
+    client = cluster.client()
+    client.create_vdi("a", OBJECT)
+    tags = ["s%d" % number for number in range(8)]
+    takers = [cluster.client(number % 3) for number in range(8)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for made in [pool.submit(taker.snapshot, "a", tag) for taker, tag in zip(takers, tags)]:
+            made.result()
+    assert sorted(header.tag for header in client.list_vdis() if header.is_snapshot) == tags
+    for tag in tags:
+        client.delete_vdi("a", tag)
+    client.delete_vdi("a")
+    assert not list(client.list_vdis())
 
 
 @pytest.mark.deployment("threading+zookeeper")
