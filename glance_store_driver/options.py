@@ -66,4 +66,12 @@ What the names of the store's VDIs begin with; the image's id follows.
 Two stores that share a cluster, say with different copy policies, must differ in it.
 
 """),
+    cfg.FloatOpt(
+        "sheepdog_store_unfinished_age", default=600, min=10,
+        help="""
+Seconds after which an upload that does not go on, as its glance-api was killed, is removed.
+
+A later upload of the same image removes it as well, after a few seconds.
+
+"""),
 ]

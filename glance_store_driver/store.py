@@ -6,13 +6,13 @@ import logging
 from glance_store import capabilities, driver, exceptions
 from oslo_utils import units
 
-from glance_store_driver import download
+from glance_store_driver import download, unfinished
 from glance_store_driver.errors import translated
 from glance_store_driver.location import SCHEME, StoreLocation
 from glance_store_driver.options import OPTIONS
 from glance_store_driver.upload import HashedStream
 from sheepstack.client import (
-    Cluster, NoSuchTag, NoSuchVdi, SheepError, parse_copy_policy)
+    Cluster, NoSuchTag, NoSuchVdi, SheepError, VdiExists, parse_copy_policy)
 
 LOG = logging.getLogger(__name__)
 
@@ -74,6 +74,8 @@ class Store(driver.Store):
             raise exceptions.BadStoreConfiguration(
                 store_name=self._name, reason=error) from error
         self._block_size_shift = chunk_size and (chunk_size * units.Mi).bit_length() - 1
+        self._sweeper = unfinished.Sweeper(
+            self._configured, self._prefix, options.sheepdog_store_unfinished_age)
         self._url_prefix = SCHEME + "://"
 
     # -- reading
@@ -134,14 +136,17 @@ class Store(driver.Store):
         with translated("store image %s" % image_id):
             place = StoreLocation(
                 {"cluster": self._cluster.uuid(), "image": name, "snapshot": SNAPSHOT}, self.conf)
+            self._sweeper.sweep()
             vid = self._make_vdi(name, image_size)
             try:
-                with self._cluster.open_vdi(name, lock=False) as vdi, HashedStream(
-                        image_file, vdi.block_size, hashing_algo, verifier) as stream:
+                with unfinished.Heart(self._cluster, name) as heart, \
+                        self._cluster.open_vdi(name, lock=False) as vdi, HashedStream(
+                            image_file, vdi.block_size, hashing_algo, verifier) as stream:
                     _fill(vdi, stream, image_size)
                     checksum, multihash = stream.digests()
                     vdi.flush()
                     vdi.snapshot(SNAPSHOT)
+                    heart.stop()
             except BaseException:
                 self._remove_half(name, vid)
                 raise
@@ -151,12 +156,19 @@ class Store(driver.Store):
 
     def _make_vdi(self, name, size):
         """Make the VDI of a new image; its id, which the snapshot will have."""
-        if self._snapshot_id(name) is not None:
-            raise exceptions.Duplicate(image=name)
-        with _room_for(name):
-            return self._cluster.create_vdi(
-                name, size or 0, policy=self._copy_policy,
-                block_size_shift=self._block_size_shift).vdi_id
+        while True:
+            if self._snapshot_id(name) is not None:
+                raise exceptions.Duplicate(image=name)
+            try:
+                with _room_for(name):
+                    return self._cluster.create_vdi(
+                        name, size or 0, policy=self._copy_policy,
+                        block_size_shift=self._block_size_shift).vdi_id
+            except VdiExists:
+                if not unfinished.is_abandoned(self._cluster, name):
+                    raise
+                LOG.warning("the upload of %s was never finished: it begins anew", name)
+                self._remove_working_vdi(name)
 
     def _snapshot_id(self, name):
         try:

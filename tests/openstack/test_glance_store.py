@@ -13,6 +13,7 @@ from glance_store import backend, exceptions, multi_backend
 from glance_store import location as locations
 from oslo_config import cfg
 
+from glance_store_driver import unfinished
 from tests.functional.harness import SheepCluster, free_port, wait_until
 
 MIB = 1 << 20
@@ -355,6 +356,36 @@ def test_who_comes_too_late_does_no_harm(glance, client):
     assert vdis(client) == before
     assert glance.read(uri) == b"in between"
     glance.delete(uri)
+
+
+def test_who_was_killed_is_not_waited_for(glance, client, monkeypatch):
+    """What he left is in nobody's way."""
+    monkeypatch.setattr(unfinished, "PATIENCE", 3)
+    image_id = str(uuid.uuid4())
+    client.create_vdi("image-" + image_id, MIB)
+    client.setattr("image-" + image_id, "glance-upload", b"somebody 7")
+    uri = glance.add(b"anew", image_id=image_id)
+    assert glance.read(uri) == b"anew"
+    glance.delete(uri)
+
+
+def test_unfinished_uploads_are_removed(glance, client):
+    """Those that go on, however slowly, are not, nor what has no mark of ours."""
+    dead, foreign, outcome = "image-dead", "image-foreign", []
+    client.create_vdi(dead, MIB)
+    client.setattr(dead, "glance-upload", b"somebody 7")
+    client.create_vdi(foreign, MIB)
+    sweeper = unfinished.Sweeper(client, "image-", 3 * unfinished.BEAT)
+    with upload_in_the_middle(glance, str(uuid.uuid4()), outcome) as data:
+        def is_removed():
+            sweeper.look()
+            return (dead, "") not in vdis(client)
+
+        wait_until(is_removed, 60, "the unfinished upload to be removed")
+        assert (foreign, "") in vdis(client)
+    assert glance.read(outcome[0]) == data
+    glance.delete(outcome[0])
+    client.delete_vdi(foreign)
 
 
 # -- faults
