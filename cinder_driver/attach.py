@@ -9,24 +9,14 @@ import errno
 import hashlib
 import os
 import secrets
-import shlex
 
 from cinder import exception
-from cinder import utils
 
 from cinder_driver.connector import PROTOCOL
-from sheepstack.export.iscsi import Chap, Targets, Tgtd
+from sheepstack.export.iscsi import Chap, Target
 from sheepstack.export.iscsi.target import LUN
 
 _USER_LETTERS = 16
-
-
-def _root_helper():
-    """What a service that is not root puts in front of tgtadm.
-
-    rootwrap has to be told: see ``etc/cinder/rootwrap.d/sheepstack.filters``.
-    """
-    return shlex.split(utils.get_root_helper()) if os.geteuid() else ()
 
 
 class ClientConnections:
@@ -51,19 +41,17 @@ class ClientConnections:
 
 
 class IscsiConnections:
-    """By tgt on this host: a target for each VDI and initiator, with a secret of its own."""
+    """By tgt: a target for each VDI and initiator, with a secret of its own.
+
+    ``exports``: a :class:`~cinder_driver.exports.Here` or
+    :class:`~cinder_driver.exports.Everywhere`.
+    """
 
     protocol = "iscsi"
 
-    def __init__(self, options, auth_key):
-        self._prefix = options.target_prefix
-        addresses = [options.target_ip_address, *(options.target_secondary_ip_addresses or ())]
-        self._portals = ["%s:%d" % ("[%s]" % address if ":" in address else address,
-                                    options.target_port) for address in addresses]
-        self._targets = Targets(
-            options.sheepdog_iscsi_gateway, options.sheepdog_iscsi_directory,
-            tgtd=Tgtd(options.sheepdog_iscsi_control_port, root_helper=_root_helper()),
-            auth_key=auth_key, timeout=options.sheepdog_timeout)
+    def __init__(self, exports, prefix):
+        self._exports = exports
+        self._prefix = prefix
 
     def _common(self, vdi, tag):
         """What the names of all targets of a VDI begin with."""
@@ -78,35 +66,33 @@ class IscsiConnections:
         if not connector.get("initiator"):
             raise exception.InvalidConnectorException(missing="initiator")
         name = self._name(vdi, tag, connector)
-        old = self._targets.get(name)
+        old = self._exports.get(name)
         chap = old.chap if old is not None else Chap(
             secrets.token_hex(_USER_LETTERS // 2), secrets.token_hex(8))
-        self._targets.create(name, vdi, tag, chap=chap, initiators=[connector["initiator"]])
+        portals = self._exports.create(
+            Target(name, vdi, tag, chap=chap, initiators=(connector["initiator"],)))
         found = {
             "target_discovered": False,
-            "target_portal": self._portals[0], "target_iqn": name, "target_lun": LUN,
+            "target_portal": portals[0], "target_iqn": name, "target_lun": LUN,
             "auth_method": "CHAP", "auth_username": chap.user, "auth_password": chap.password,
             "discard": False,
         }
-        if len(self._portals) > 1:
-            found.update(target_portals=self._portals,
-                         target_iqns=[name] * len(self._portals),
-                         target_luns=[LUN] * len(self._portals))
+        if len(portals) > 1:
+            found.update(target_portals=portals, target_iqns=[name] * len(portals),
+                         target_luns=[LUN] * len(portals))
         return found
 
     def disconnect(self, vdi, tag, connector):
         if connector and connector.get("initiator"):
-            self._targets.delete(self._name(vdi, tag, connector))
-            return
-        for name in self._of(vdi, tag):
-            self._targets.delete(name)
+            self._exports.delete([self._name(vdi, tag, connector)])
+        else:
+            self._exports.delete(self._of(vdi, tag))
 
     def resized(self, vdi):
-        for name in self._of(vdi, None):
-            self._targets.reopen(name)
+        self._exports.reopen(self._of(vdi, None))
 
     def _of(self, vdi, tag):
-        return [target.name for target in self._targets.list()
+        return [target.name for target in self._exports.list()
                 if target.name.startswith(self._common(vdi, tag))
                 and (target.vdi, target.snapshot) == (vdi, tag)]
 

@@ -14,13 +14,14 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import units
 
-from cinder_driver import attach, backend, images, leftovers, listing, location, stats
+from cinder_driver import attach, backend, exports, images, leftovers, listing, location, stats
 from cinder_driver import policy as policies
 from cinder_driver.conversion import Nbd
 from cinder_driver.errors import translated
 from cinder_driver.names import tag_of, vdi_of
 from cinder_driver.options import OPTIONS
 from cinder_driver.periodic import Periodic
+from cinder_driver.qos import limits_of, limits_of_specs
 from cinder_driver.replication import Replication
 from cinder_driver.volumes import Volumes
 from sheepstack.client import (
@@ -97,7 +98,8 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
         self._nbd = Nbd(chosen.addresses, chosen.auth_key_file, options.sheepdog_timeout)
         self._for_clients = attach.ClientConnections(chosen, options.sheepdog_timeout)
         self._for_hosts = (
-            attach.IscsiConnections(options, chosen.auth_key)
+            attach.IscsiConnections(exports.made_by(options, cluster, chosen.auth_key),
+                                    options.target_prefix)
             if options.sheepdog_protocol == attach.IscsiConnections.protocol else
             attach.LocalConnections(options.sheepdog_mount_point))
 
@@ -154,7 +156,7 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
             "sparse_copy_volume": True, "online_extend_support": True,
             "reserved_percentage": options.safe_get("reserved_percentage") or 0,
             "max_over_subscription_ratio": options.safe_get("max_over_subscription_ratio"),
-            "QoS_support": False,
+            "QoS_support": True,
             "consistent_group_snapshot_enabled": True,
             "filter_function": self.get_filter_function(),
             "goodness_function": self.get_goodness_function(),
@@ -207,7 +209,20 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
 
     @translated
     def create_volume(self, volume):
+        limits = limits_of(volume)
         self._volumes.create(vdi_of(volume), _bytes(volume.size), *self._kept(volume))
+        return self._finish(volume, limits)
+
+    def _derive(self, volume, source, tag):
+        """Make a volume that begins as a snapshot of the VDI ``source``; its update."""
+        limits = limits_of(volume)
+        self._volumes.derive(source, tag, vdi_of(volume), _bytes(volume.size),
+                             *self._kept(volume))
+        return self._finish(volume, limits)
+
+    def _finish(self, volume, limits):
+        if any(limits):
+            self._cluster.set_limits(vdi_of(volume), limits)
         return self._set_up_replication(volume)
 
     @translated
@@ -218,7 +233,10 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
 
     @translated
     def extend_volume(self, volume, new_size):
+        limits = limits_of(volume, new_size)
         self._cluster.resize(vdi_of(volume), _bytes(new_size))
+        if limits != limits_of(volume):
+            self._cluster.set_limits(vdi_of(volume), limits)
         if volume.volume_attachment:
             self._for_hosts.resized(vdi_of(volume))
 
@@ -226,15 +244,11 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
     def create_cloned_volume(self, volume, src_vref):
         source = vdi_of(src_vref)
         with self._volumes.held(source, volume.id) as tag:
-            self._volumes.derive(source, tag, vdi_of(volume), _bytes(volume.size),
-                                 *self._kept(volume))
-        return self._set_up_replication(volume)
+            return self._derive(volume, source, tag)
 
     @translated
     def create_volume_from_snapshot(self, volume, snapshot):
-        self._volumes.derive(vdi_of(snapshot.volume), tag_of(snapshot), vdi_of(volume),
-                             _bytes(volume.size), *self._kept(volume))
-        return self._set_up_replication(volume)
+        return self._derive(volume, vdi_of(snapshot.volume), tag_of(snapshot))
 
     # -- snapshots
 
@@ -264,9 +278,7 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
         for url in location.urls_of(image_location):
             place = location.parse(url)
             if place is not None and self._is_image_here(place, volume):
-                self._volumes.derive(place.image, place.snapshot, vdi_of(volume),
-                                     _bytes(volume.size), *self._kept(volume))
-                return self._set_up_replication(volume), True
+                return self._derive(volume, place.image, place.snapshot), True
         return None, False
 
     def _is_image_here(self, place, volume):
@@ -315,6 +327,10 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
 
     @translated
     def initialize_connection(self, volume, connector, initiator_data=None):
+        # The specs may have been changed since.
+        limits = limits_of(volume)
+        if any(limits) and limits != self._cluster.limits(vdi_of(volume)):
+            self._cluster.set_limits(vdi_of(volume), limits)
         return self._connect(volume, vdi_of(volume), None, connector)
 
     @translated
@@ -362,7 +378,12 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
             return False, None
         pool = volume_utils.extract_host(host["host"], "pool")
         policy = policies.policy_of_pool(pool) if pool else policies.wanted(specs)
-        return self._convert(volume, policy, policies.block_size_shift(specs)), None
+        limits = limits_of_specs(new_type.get("qos_specs_id"), volume.size)
+        if not self._convert(volume, policy, policies.block_size_shift(specs)):
+            return False, None
+        if diff.get("qos_specs"):
+            self._cluster.set_limits(vdi_of(volume), limits)
+        return True, None
 
     @translated
     def migrate_volume(self, context, volume, host):
@@ -391,7 +412,9 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
             try:
                 self._cluster.lookup(name)
             except NoSuchVdi:
+                limits = self._cluster.limits(new_name)
                 self._volumes.rename(new_name, name)
+                self._cluster.set_limits(name, limits)
                 return {"_name_id": None, "provider_location": None}
         return {"_name_id": new_volume._name_id or new_volume.id,
                 "provider_location": new_volume.provider_location}
@@ -420,6 +443,7 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
             raise exception.ManageExistingVolumeTypeMismatch(
                 reason="VDI %s is kept as %s in objects of %d MiB" % (
                     name, policies.of_vdi(header), header.block_size // units.Mi))
+        self._cluster.set_limits(name, limits_of(volume))
         return {"provider_location": name}
 
     def unmanage(self, volume):
@@ -499,9 +523,7 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
             sources = [vdi_of(source) for source in source_vols]
             with self._volumes.held_together(sources, group.id) as tag:
                 for volume, source in zip(volumes, sources):
-                    self._volumes.derive(source, tag, vdi_of(volume), _bytes(volume.size),
-                                         *self._kept(volume))
-                    updates.append(dict(self._set_up_replication(volume) or {}, id=volume.id))
+                    updates.append(dict(self._derive(volume, source, tag) or {}, id=volume.id))
         return {"status": fields.GroupStatus.AVAILABLE}, updates
 
     # -- backup
@@ -543,6 +565,7 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
                       else fields.ReplicationStatus.FAILED_OVER}
             try:
                 self._replication.hand_over(self._backend, target, vdi_of(volume))
+                self._replication.cluster(target).set_limits(vdi_of(volume), limits_of(volume))
             except SheepError as error:
                 LOG.error("Volume %s cannot be served by %s: %s", volume.id, target.name, error)
                 update = {"status": "error", "replication_status":

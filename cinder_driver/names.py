@@ -12,7 +12,10 @@ REPLICA = "replica-"
 #: Snapshots that the next incremental backup is compared with.
 BACKUP = "backup-"
 
-_OURS = (TEMPORARY, REPLICA, BACKUP)
+#: VDIs of those who export volumes.
+EXPORT = "iscsi-export"
+
+_OURS = (TEMPORARY, REPLICA, BACKUP, EXPORT)
 
 
 def vdi_of(volume) -> str:

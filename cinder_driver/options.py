@@ -38,6 +38,13 @@ OPTIONS = [
     cfg.IntOpt(
         "sheepdog_iscsi_control_port", default=0, min=0,
         help="The -C that tgtd was started with."),
+    cfg.ListOpt(
+        "sheepdog_iscsi_exporters", default=[],
+        help="Hosts that export volumes by iSCSI instead of this one, by the names with which "
+             "sheep-iscsi serve runs on each.  Attachments get the portals of all of them."),
+    cfg.FloatOpt(
+        "sheepdog_iscsi_exporter_timeout", default=10, min=1,
+        help="Seconds to wait for an exporting host; after that others have to do."),
     cfg.FloatOpt(
         "sheepdog_replication_interval", default=60, min=1,
         help="Seconds between two shipments of what changed to the replication target."),

@@ -167,7 +167,7 @@ class Disk:
     def tool(self, *argv) -> str:
         """What a program prints that gets our URL at its end.  Raises AssertionError."""
         done = subprocess.run([*map(str, argv), self.url], capture_output=True, text=True,
-                              stdin=subprocess.DEVNULL, timeout=120)
+                              errors="replace", stdin=subprocess.DEVNULL, timeout=120)
         failed = done.returncode or re.search("failed|error", done.stdout)
         assert not failed, "%s: %s%s\n%s" % (
             argv[0], done.stdout, done.stderr, self._log.read_text()[-2000:])

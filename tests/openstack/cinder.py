@@ -1,6 +1,7 @@
-"""Cinder: the API, the scheduler, the backup service, and two volume services on the sheep.
+"""Cinder: the API, the scheduler, the backup service, and three volume services on the sheep.
 
-One of these runs on eventlet, as Cinder does by default, the other one on native threads.
+One of these runs on eventlet, as Cinder does by default, the others on native threads.  The third
+one replicates its volumes to another cluster.
 """
 
 from tests.functional.harness import HOST, free_port, wait_until
@@ -8,12 +9,16 @@ from tests.openstack import settings
 from tests.openstack.daemon import BIN, START_TIMEOUT, Daemon, run
 
 #: The backends, which are also the names of volume types.
-GREEN, THREADS = "green", "threads"
+GREEN, THREADS, REPLICATED = "green", "threads", "replicated"
 #: A volume type whose volumes have two copies; those of the others have three.
 TWO_COPIES = "two-copies"
 
 _NAME = "loopback"
-_PATCHING = {GREEN: "false", THREADS: "true"}
+_PATCHING = {GREEN: "false", THREADS: "true", REPLICATED: "true"}
+#: What the second cluster is called as a replication target.
+SECOND = "second"
+#: The backend that replicates has the name of its pool, as tempest believes to be the case.
+_REPLICATED_POOL = "copies-3"
 
 
 class Cinder:
@@ -70,7 +75,14 @@ class Cinder:
             # A cinder-volume that was killed has no other way to clear away.
             "sheepdog_leftovers_age": 20,
             "image_volume_cache_enabled": True,
-        } for name, pools in ((GREEN, "3,2"), (THREADS, "3"))}
+        } for name, pools in ((GREEN, "3,2"), (THREADS, "3"), (REPLICATED, "3"))}
+        backends[REPLICATED].update({
+            "volume_backend_name": _REPLICATED_POOL,
+            # What is shipped at a change-over is what the tests look at.
+            "sheepdog_replication_interval": 3600,
+            "replication_device": "backend_id:%s,addresses:%s" % (
+                SECOND, " ".join(cloud.second.addresses)),
+        })
         service = settings.credentials(cloud, "cinder")
         settings.write(self._conf, {
             "DEFAULT": {
@@ -123,7 +135,9 @@ class Cinder:
         for name, specs in (
                 (GREEN, {"volume_backend_name": GREEN, "sheepdog_copy_policy": "3"}),
                 (TWO_COPIES, {"volume_backend_name": GREEN, "sheepdog_copy_policy": "2"}),
-                (THREADS, {"volume_backend_name": THREADS})):
+                (THREADS, {"volume_backend_name": THREADS}),
+                (REPLICATED, {"volume_backend_name": _REPLICATED_POOL,
+                              "replication_enabled": "<is> True"})):
             block_storage.create_type(name=name, extra_specs=specs)
         self.wait_up(block_storage)
 

@@ -76,10 +76,11 @@ class Backends:
             driver._close()
 
 
-def volume(size=1, pool="copies-3", specs=None, **fields_):
-    """A volume as the manager hands it to a driver."""
+def volume(size=1, pool="copies-3", specs=None, qos=None, **fields_):
+    """A volume as the manager hands it to a driver; ``qos``: the id of QoS specs."""
     name = fields_.pop("id", str(uuid.uuid4()))
-    kind = objects.VolumeType(id=str(uuid.uuid4()), name="kind", extra_specs=specs or {})
+    kind = objects.VolumeType(id=str(uuid.uuid4()), name="kind", extra_specs=specs or {},
+                              qos_specs_id=qos)
     return objects.Volume(
         context.get_admin_context(), **{
             "id": name, "size": size, "host": "host@backend#" + pool, "status": "available",

@@ -11,22 +11,29 @@ from tests.openstack.glance import Glance
 from tests.openstack.infrastructure import Cache, Database, MessageQueue
 from tests.openstack.keystone import Keystone
 
+#: The type of the second Glance in the catalogue.
+REMOTE_IMAGE = "image-remote"
+
 
 class Cloud:
-    """Everything lies below ``directory``; ``sheep`` is a running SheepCluster.
+    """Everything lies below ``directory``; ``sheep`` and ``second`` are running SheepClusters.
 
+    ``second``: where replicated volumes go.  ``glance``: more of its configuration, see
+    :class:`~tests.openstack.glance.Glance`; ``remote_glance``: have a second one.
     ``openstack(...)`` runs the command of that name, ``connection`` is the SDK's.
     """
 
-    def __init__(self, directory, sheep):
+    def __init__(self, directory, sheep, second, glance=None, remote_glance=False):
         self.directory = directory
         self.sheep = sheep
+        self.second = second
         (directory / "locks").mkdir()
         self.database = Database(directory)
         self.queue = MessageQueue(directory)
         self.cache = Cache(directory)
         self.keystone = Keystone(self)
-        self.glance = Glance(self)
+        self.glance = Glance(self, "glance", glance)
+        self.remote_glance = Glance(self, "remote-glance", glance) if remote_glance else None
         self.cinder = Cinder(self)
         self.connection = None
 
@@ -34,22 +41,33 @@ class Cloud:
     def daemons(self) -> list:
         """In the order in which they need one another."""
         return [self.cache.daemon, self.database.daemon, self.queue.epmd, self.queue.daemon,
-                self.keystone.daemon, self.glance.daemon, *self.cinder.daemons]
+                self.keystone.daemon, *(each.daemon for each in self._glances),
+                *self.cinder.daemons]
+
+    @property
+    def _glances(self):
+        return [each for each in (self.glance, self.remote_glance) if each is not None]
 
     def start(self):
         _at_once(lambda: self.database.start(("keystone", "glance", "cinder")),
                  self.queue.start, self.cache.start)
         _at_once(self.keystone.prepare, self.glance.prepare, self.cinder.prepare)
+        if self.remote_glance is not None:
+            self.remote_glance.configure()
         self.keystone.daemon.start()
-        self.glance.daemon.start()
+        for glance in self._glances:
+            glance.daemon.start()
         self.keystone.daemon.wait_ready()
-        project, users = self.keystone.introduce(self.keystone.connect().identity, {
-            "glance": ("image", self.glance.url),
-            "cinder": ("block-storage", self.cinder.url)})
+        services = {"glance": ("image", self.glance.url),
+                    "cinder": ("block-storage", self.cinder.url)}
+        if self.remote_glance is not None:
+            services["remote-glance"] = (REMOTE_IMAGE, self.remote_glance.url)
+        project, users = self.keystone.introduce(self.keystone.connect().identity, services)
         self.cinder.start(project, users["cinder"])
         # This one's token comes with the catalogue of what was just introduced.
         self.connection = self.keystone.connect()
-        self.glance.daemon.wait_ready()
+        for glance in self._glances:
+            glance.daemon.wait_ready()
         self.cinder.make_ready(self.connection.block_storage)
 
     def close(self):

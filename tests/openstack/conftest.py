@@ -58,8 +58,18 @@ def sheep(session_sheep):
 
 
 @pytest.fixture(scope="session")
-def session_cloud(session_sheep, request, tmp_path_factory):
-    cloud = Cloud(tmp_path_factory.mktemp("cloud"), session_sheep)
+def session_second(tmp_path_factory):
+    """Another cluster, of one sheep, to which volumes are replicated."""
+    top = tmp_path_factory.mktemp("second")
+    cluster = SheepCluster(top / "sheep", "local:%s" % (top / "coordination"))
+    cluster.start(1, 1)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def session_cloud(session_sheep, session_second, request, tmp_path_factory):
+    cloud = Cloud(tmp_path_factory.mktemp("cloud"), session_sheep, session_second)
     request.session.stash[_CLOUD] = cloud
     try:
         cloud.start()
@@ -82,3 +92,31 @@ def small_cluster(tmp_path, small_disk):  # noqa: F811 - the fixture above
     cluster.format(1)
     yield cluster
     cluster.close()
+
+
+# -- Cinder's library in the test's process
+
+@pytest.fixture(scope="module")
+def cinder(tmp_path_factory):
+    """Cinder's configuration, for the tests of a module."""
+    from tests.openstack import cinder_objects
+
+    cinder_objects.prepare(tmp_path_factory.mktemp("cinder"))
+
+
+@pytest.fixture(scope="module")
+def tables(cinder, tmp_path_factory):
+    """Cinder's tables as well."""
+    from tests.openstack import cinder_objects
+
+    cinder_objects.database(tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture
+def backends(cinder):
+    """Makes drivers, see :class:`~tests.openstack.cinder_objects.Backends`."""
+    from tests.openstack import cinder_objects
+
+    found = cinder_objects.Backends()
+    yield found
+    found.close()

@@ -9,13 +9,19 @@ SHEEP, FILES = "flock", "plain-files"
 
 
 class Glance:
-    def __init__(self, cloud):
+    """All of a cloud have one database; ``name``: of its directory.
+
+    ``more``: ``{section: {option: value}}`` of its configuration.
+    """
+
+    def __init__(self, cloud, name, more=None):
         self._cloud = cloud
-        self._directory = cloud.directory / "glance"
+        self._more = more or {}
+        self._directory = cloud.directory / name
         self._directory.mkdir()
         self.port = free_port()
         self.daemon = Daemon(
-            "glance-api", settings.uwsgi(self.port, "glance.wsgi.api:application", 2),
+            name + "-api", settings.uwsgi(self.port, "glance.wsgi.api:application", 2),
             cloud.directory, self.port, {"OS_GLANCE_CONFIG_DIR": self._directory})
 
     @property
@@ -23,11 +29,21 @@ class Glance:
         return "http://%s:%d" % (HOST, self.port)
 
     def prepare(self):
+        """Write its configuration and make the tables."""
+        manage = [BIN / "glance-manage", "--config-file", self.configure()]
+        log = self._cloud.directory / "glance-manage.log"
+        run([*manage, "db_sync"], log)
+        run([*manage, "db_load_metadefs", settings.ETC / "glance" / "metadefs"], log)
+
+    def configure(self):
+        """Write its configuration; the path of the file."""
         cloud = self._cloud
-        directories = {name: self._directory / name for name in ("files", "staging", "tasks")}
+        directories = {name: self._directory / name for name in ("staging", "tasks")}
+        # This store all of them share.
+        directories["files"] = cloud.directory / "image-files"
         for directory in directories.values():
-            directory.mkdir()
-        conf = settings.write(self._directory / "glance-api.conf", {
+            directory.mkdir(exist_ok=True)
+        sections = {
             "DEFAULT": {
                 "use_stderr": True,
                 "enabled_backends": "%s:sheepdog, %s:file" % (SHEEP, FILES),
@@ -37,7 +53,8 @@ class Glance:
                 "worker_self_reference_url": self.url,
             },
             "glance_store": {"default_backend": SHEEP},
-            SHEEP: {"sheepdog_store_addresses": ",".join(cloud.sheep.addresses)},
+            SHEEP: {"sheepdog_store_addresses": ",".join(cloud.sheep.addresses),
+                    "sheepdog_store_unfinished_age": 10},
             FILES: {"filesystem_store_datadir": directories["files"]},
             "os_glance_staging_store": {"filesystem_store_datadir": directories["staging"]},
             "os_glance_tasks_store": {"filesystem_store_datadir": directories["tasks"]},
@@ -46,8 +63,7 @@ class Glance:
             "paste_deploy": {"flavor": "keystone",
                              "config_file": settings.ETC / "glance" / "glance-api-paste.ini"},
             "oslo_concurrency": {"lock_path": cloud.directory / "locks"},
-        })
-        manage = [BIN / "glance-manage", "--config-file", conf]
-        log = cloud.directory / "glance-manage.log"
-        run([*manage, "db_sync"], log)
-        run([*manage, "db_load_metadefs", settings.ETC / "glance" / "metadefs"], log)
+        }
+        for name, options in self._more.items():
+            sections[name] = {**sections.get(name, {}), **options}
+        return settings.write(self._directory / "glance-api.conf", sections)

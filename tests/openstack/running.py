@@ -10,10 +10,10 @@ from tests.openstack.cloud import Cloud
 
 
 @contextlib.contextmanager
-def running_cloud(sheep_options=()):
+def running_cloud(sheep_options=(), **details):
     """A :class:`Cloud` on three sheep with ZooKeeper, which ends with the block.
 
-    ``sheep_options``: of each sheep's command line.
+    ``sheep_options``: of each sheep's command line; ``details``: of the Cloud.
     """
     with contextlib.ExitStack() as stack:
         top = pathlib.Path(stack.enter_context(
@@ -22,8 +22,11 @@ def running_cloud(sheep_options=()):
         sheep = stack.enter_context(contextlib.closing(SheepCluster(
             top / "sheep", zookeeper.spec("openstack"), options=sheep_options)))
         sheep.start()
+        second = stack.enter_context(contextlib.closing(SheepCluster(
+            top / "second", "local:%s" % (top / "coordination"))))
+        second.start(1, 1)
         directory = top / "cloud"
         directory.mkdir()
-        cloud = stack.enter_context(contextlib.closing(Cloud(directory, sheep)))
+        cloud = stack.enter_context(contextlib.closing(Cloud(directory, sheep, second, **details)))
         cloud.start()
         yield cloud

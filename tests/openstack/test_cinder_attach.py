@@ -14,12 +14,14 @@ from cinder import exception  # noqa: E402
 from os_brick.initiator import connector as brick  # noqa: E402
 from oslo_rootwrap import wrapper  # noqa: E402
 
-from cinder_driver import attach  # noqa: E402
+from cinder_driver import exports  # noqa: E402
 from sheepstack.client import NoSuchVdi  # noqa: E402
 from tests.functional import sheepfs  # noqa: E402
-from tests.functional.harness import SheepCluster  # noqa: E402
+from tests.functional.harness import (  # noqa: E402
+    HOST, SheepCluster, start, wait_until)
 from tests.functional.tgt import MISSING, Disk, Tgtd  # noqa: E402
 from tests.openstack import cinder_objects  # noqa: E402
+from tests.openstack.daemon import BIN  # noqa: E402
 from tests.openstack.cinder_objects import GIB, snapshot, volume  # noqa: E402
 
 needs_tgt = pytest.mark.skipif(bool(MISSING) or os.geteuid() != 0, reason=(
@@ -31,11 +33,7 @@ needs_sheepfs = pytest.mark.skipif(
 QEMU = {"initiator": "iqn.2008-11.org.linux-kvm", "host": "a"}
 ANOTHER = {"initiator": "iqn.1993-08.org.debian:01:b", "host": "b"}
 OTHER_PORTAL = "127.0.0.2"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cinder(tmp_path_factory):
-    cinder_objects.prepare(tmp_path_factory.mktemp("cinder"))
+pytestmark = pytest.mark.usefixtures("cinder")
 
 
 @pytest.fixture
@@ -50,13 +48,6 @@ def cluster(tmp_path):
 @pytest.fixture
 def client(cluster):
     return cluster.client()
-
-
-@pytest.fixture
-def backends():
-    found = cinder_objects.Backends()
-    yield found
-    found.close()
 
 
 @pytest.fixture
@@ -113,12 +104,130 @@ def test_iscsi_over_several_portals(driver, client, disk):
     driver.delete_volume(new)
 
 
+class Exporter:
+    """A host that exports what the plan says: a tgtd, and ``sheep-iscsi serve``."""
+
+    def __init__(self, directory, name, address, sheep):
+        directory.mkdir()
+        self.name = name
+        self._directory = directory
+        self.tgtd = Tgtd(directory)
+        self.portal = "%s:%d" % (address, self.tgtd.port)
+        if address != HOST:
+            self.tgtd.control.add_portal(self.portal)
+        self._gateway = self.tgtd.gateway(sheep)
+        self.start()
+
+    def start(self):
+        with (self._directory / "serve.log").open("ab") as log:
+            self.process = start(
+                [BIN / "sheep-iscsi", "-g", self._gateway, "-d", self._directory / "targets",
+                 "-C", self.tgtd.control_port, "serve", self.name, self.portal],
+                env={**os.environ, "TGT_IPC_SOCKET": self.tgtd.control_socket}, stdout=log,
+                stderr=subprocess.STDOUT)
+
+    def stop(self):
+        self.process.terminate()
+        assert self.process.wait(60) == 0, (self._directory / "serve.log").read_text()
+
+    def targets(self):
+        return {target.name for target in self.tgtd.control.targets()}
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.tgtd.close()
+
+
+@pytest.fixture
+def exporters(cluster, tmp_path):
+    """Two hosts, each with a sheep of its own; their portals have addresses of their own."""
+    cluster.add()
+    made = [Exporter(tmp_path / name, name, address, sheep) for name, address, sheep in (
+        ("left", HOST, cluster.sheep[0]), ("right", OTHER_PORTAL, cluster.sheep[1]))]
+    yield made
+    for exporter in made:
+        exporter.close()
+
+
+@needs_tgt
+def test_iscsi_from_several_hosts(backends, cluster, client, exporters):
+    left, right = exporters
+    driver = backends.make(cluster.addresses, sheepdog_iscsi_exporters=["left", "right"])
+    new = made(driver)
+    connection = driver.initialize_connection(new, QEMU)
+    data = connection["data"]
+    assert data["target_portals"] == [left.portal, right.portal]
+    assert data["target_iqns"] == [data["target_iqn"]] * 2 and data["target_luns"] == [1, 1]
+    assert driver.initialize_connection(new, QEMU) == connection
+    chap = data["auth_username"], data["auth_password"]
+    paths = [Disk(each.portal, data["target_iqn"], each.tgtd.log, chap) for each in exporters]
+    paths[0].io("write -P 1 0 1M", "flush")
+    paths[1].io("read -P 1 0 1M", "write -P 2 1M 1M", "flush")
+    paths[0].io("read -P 2 1M 1M")
+    identities = {each.tool("iscsi-inq", "-i", QEMU["initiator"], "-e", "1", "-c", "131")
+                  for each in paths}
+    assert len(identities) == 1
+    for each in paths:
+        with pytest.raises(AssertionError, match="Login Failed|denied|failed"):
+            each.tool("iscsi-inq", "-i", ANOTHER["initiator"])
+        with pytest.raises(AssertionError, match="Authentication|failed"):
+            Disk(each.portal, each.name, left.tgtd.log, (chap[0], "wrong-secret")).tool(
+                "iscsi-inq", "-i", QEMU["initiator"])
+    new.volume_attachment = cinder_objects.attachments(new)
+    driver.extend_volume(new, 2)
+    for each in paths:
+        assert "Total size:%d" % (2 * GIB) in each.tool(
+            "iscsi-readcapacity16", "-i", QEMU["initiator"])
+    taken = snapshot(new)
+    driver.create_snapshot(taken)
+    of_snapshot = driver.initialize_connection_snapshot(taken, QEMU)["data"]
+    for each in exporters:
+        Disk(each.portal, of_snapshot["target_iqn"], each.tgtd.log,
+             (of_snapshot["auth_username"], of_snapshot["auth_password"]), True).io(
+                 "read -P 2 1M 1M")
+    driver.terminate_connection_snapshot(taken, QEMU)
+    driver.terminate_connection(new, None, force=True)
+    assert not left.targets() and not right.targets()
+    driver.delete_snapshot(taken)
+    driver.delete_volume(new)
+    assert [header.name for header in client.list_vdis()] == ["iscsi-exports"]
+    assert not driver.get_manageable_volumes([], None, 9, 0, ["size"], ["asc"])
+
+
+@needs_tgt
+def test_a_host_that_exports_is_away(backends, cluster, exporters):
+    """Others do meanwhile; when it is back it does what it has missed."""
+    left, right = exporters
+    driver = backends.make(cluster.addresses, sheepdog_iscsi_exporters=["left", "right"],
+                           sheepdog_iscsi_exporter_timeout=2)
+    first, second = made(driver), made(driver)
+    name = driver.initialize_connection(first, QEMU)["data"]["target_iqn"]
+    right.stop()
+    driver.terminate_connection(first, QEMU)
+    assert not left.targets() and right.targets() == {name}
+    found = driver.initialize_connection(second, QEMU)["data"]
+    assert found["target_portal"] == left.portal and "target_portals" not in found
+    right.start()
+    wait_until(lambda: right.targets() == {found["target_iqn"]}, 60, "the host to catch up")
+    wait_until(lambda: len(driver.initialize_connection(second, QEMU)["data"].get(
+        "target_portals", ())) == 2, 60, "both portals")
+    # A tgtd that was started anew gets its targets back.
+    right.tgtd.kill()
+    right.tgtd.start()
+    wait_until(lambda: right.targets() == {found["target_iqn"]}, 60, "the targets to be back")
+    right.stop()
+    left.stop()
+    with pytest.raises(exception.VolumeBackendAPIException, match="no host exports"):
+        driver.initialize_connection(first, QEMU)
+
+
 @needs_tgt
 def test_a_service_that_is_not_root_may_run_tgtadm(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    sudo, rootwrap, conf = attach._root_helper()
+    sudo, rootwrap, conf = exports.root_helper()
     assert (sudo, rootwrap, conf) == ("sudo", "cinder-rootwrap", "/etc/cinder/rootwrap.conf")
-    filters = pathlib.Path(attach.__file__).parents[1] / "etc" / "cinder" / "rootwrap.d"
+    filters = pathlib.Path(exports.__file__).parents[1] / "etc" / "cinder" / "rootwrap.d"
     rules = wrapper.load_filters([str(filters)])
     found = wrapper.match_filter(rules, ["tgtadm", "-C", "0"], ["/usr/sbin"])
     assert found.run_as == "root"

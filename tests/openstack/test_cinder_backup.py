@@ -18,12 +18,7 @@ from tests.openstack.cinder_objects import CONF, GIB, snapshot, volume, write  #
 MIB = 1 << 20
 OBJECT = 4 * MIB
 HOST = {"sheepdog": True}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cinder(tmp_path_factory):
-    cinder_objects.prepare(tmp_path_factory.mktemp("cinder"))
-    cinder_objects.database(tmp_path_factory.mktemp("database"))
+pytestmark = pytest.mark.usefixtures("tables")
 
 
 @pytest.fixture
@@ -43,10 +38,8 @@ def backup_driver(vault):
 
 
 @pytest.fixture
-def driver(sheep):
-    backends = cinder_objects.Backends()
-    yield backends.make(sheep.addresses)
-    backends.close()
+def driver(backends, sheep):
+    return backends.make(sheep.addresses)
 
 
 @pytest.fixture

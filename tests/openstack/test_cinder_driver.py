@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import threading
 import time
+import uuid
 
 import pytest
 
@@ -16,29 +17,18 @@ from cinder.interface import (  # noqa: E402
     volume_driver, volume_group_driver, volume_manageable_driver, volume_snapshot_revert,
     volume_snapshotmanagement_driver)
 from cinder.db import api as db  # noqa: E402
-from cinder.volume import group_types, volume_types  # noqa: E402
+from cinder.volume import group_types, qos_specs, volume_types  # noqa: E402
 
 from cinder_driver import leftovers, names  # noqa: E402
 from cinder_driver.driver import SheepdogDriver  # noqa: E402
-from sheepstack.client import NoSuchVdi  # noqa: E402
+from sheepstack.client import Limits, NoSuchVdi  # noqa: E402
 from tests.functional.harness import SheepCluster, free_port, wait_until  # noqa: E402
 from tests.openstack import cinder_objects  # noqa: E402
 from tests.openstack.cinder_objects import GIB, read, snapshot, volume, write  # noqa: E402
 
 MIB = 1 << 20
+pytestmark = pytest.mark.usefixtures("cinder")
 PROJECT = context.RequestContext("user", "project", is_admin=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cinder(tmp_path_factory):
-    cinder_objects.prepare(tmp_path_factory.mktemp("cinder"))
-
-
-@pytest.fixture
-def backends():
-    found = cinder_objects.Backends()
-    yield found
-    found.close()
 
 
 @pytest.fixture
@@ -317,6 +307,58 @@ def test_retype_and_migration_to_another_pool_copy_what_there_is(driver, client,
     assert driver.migrate_volume(None, new, host) == (False, None)
 
 
+# -- how fast
+
+@pytest.fixture
+def qos(tables):
+    """Function that makes QoS specs; their id."""
+    def qos(consumer="back-end", **specs):
+        return qos_specs.create(
+            context.get_admin_context(), "qos-%s" % uuid.uuid4(),
+            {**specs, "consumer": consumer})["id"]
+    return qos
+
+
+def test_qos_of_the_back_end(driver, client, qos):
+    new = made(driver, qos=qos(total_iops_sec="500", write_bytes_sec_per_gb="1000",
+                               write_bytes_sec_per_gb_min="1500"))
+    assert client.limits(new.name) == Limits(total_iops_sec=500, write_bytes_sec=1500)
+    driver.extend_volume(new, 2)
+    assert client.limits(new.name) == Limits(total_iops_sec=500, write_bytes_sec=2000)
+    plain = volume()
+    driver.create_cloned_volume(plain, new)
+    assert client.limits(plain.name) == Limits()
+    both = volume(qos=qos("both", read_iops_sec="7", total_iops_sec_max="8"))
+    driver.create_volume_from_snapshot(both, snapped(driver, new))
+    assert client.limits(both.name) == Limits(read_iops_sec=7)
+    kind = {"extra_specs": {}, "qos_specs_id": qos(read_bytes_sec="9")}
+    host = {"host": "host@backend#copies-3"}
+    assert driver.retype(None, both, kind, {"qos_specs": {"a": (1, 2)}}, host) == (True, None)
+    assert client.limits(both.name) == Limits(read_bytes_sec=9)
+
+
+def test_qos_of_the_front_end_is_not_ours(driver, client, qos):
+    new = made(driver, qos=qos("front-end", total_iops_sec="500"))
+    assert client.limits(new.name) == Limits()
+
+
+def test_specs_that_changed_count_when_a_volume_is_attached(driver, client, qos):
+    specs = qos(read_iops_sec="5")
+    new = made(driver, qos=specs)
+    qos_specs.update(context.get_admin_context(), specs, {"read_iops_sec": "6"})
+    driver.initialize_connection(new, {"sheepdog": True})
+    assert client.limits(new.name) == Limits(read_iops_sec=6)
+
+
+@pytest.mark.parametrize("specs", [{"iops": "5"}, {"read_iops_sec": "many"},
+                                   {"read_iops_sec": "-1"}])
+def test_qos_that_we_cannot_keep_is_refused(driver, client, qos, specs):
+    new = volume(qos=qos(**specs))
+    with pytest.raises(exception.InvalidInput, match="QoS specs"):
+        driver.create_volume(new)
+    assert not listed(client)
+
+
 def test_a_migrated_volume_gets_its_name_back(driver, client):
     old, new = volume(), made(driver)
     write(client, new.name, 0, b"data")
@@ -525,9 +567,8 @@ def test_what_is_no_image_of_ours_is_not_cloned(driver, client):
 # -- groups
 
 @pytest.fixture(scope="module")
-def group_type(cinder, tmp_path_factory):
+def group_type(tables):
     """A type of groups with snapshots of one instant."""
-    cinder_objects.database(tmp_path_factory.mktemp("database"))
     return group_types.create(context.get_admin_context(), "consistent",
                               {"consistent_group_snapshot_enabled": "<is> True"}).id
 

@@ -13,16 +13,10 @@ from cinder.volume import driver as base_driver  # noqa: E402
 from cinder_driver import backend, names  # noqa: E402
 from sheepstack.client import NoSuchVdi  # noqa: E402
 from tests.functional.harness import SheepCluster, wait_until  # noqa: E402
-from tests.openstack import cinder_objects  # noqa: E402
 from tests.openstack.cinder_objects import GIB, read, snapshot, volume, write  # noqa: E402
 
 MIB = 1 << 20
 REPLICATED = {"replication_enabled": "<is> True"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cinder(tmp_path_factory):
-    cinder_objects.prepare(tmp_path_factory.mktemp("cinder"))
 
 
 @pytest.fixture
@@ -44,17 +38,14 @@ def first(tmp_path):
 
 
 @pytest.fixture
-def make(first, second):
-    backends = cinder_objects.Backends()
-
+def make(backends, first, second):
     def make(interval=3600, **details):
         return backends.make(
             first.addresses, sheepdog_timeout=5, sheepdog_replication_interval=interval,
             replication_device=[{"backend_id": "second", "addresses":
                                  " ".join(second.addresses)}], **details)
 
-    yield make
-    backends.close()
+    return make
 
 
 def tags(cluster, name):

@@ -5,6 +5,7 @@ import os
 import random
 
 import pytest
+from keystoneauth1 import exceptions
 
 from tests.functional.harness import wait_until
 from tests.openstack.glance import FILES, SHEEP
@@ -128,3 +129,34 @@ def test_an_upload_that_breaks_off(cloud):
                       headers={"Content-Type": "application/octet-stream"}).raise_for_status()
     assert download(cloud, image.id).content == b"whole"
     image_service.delete_image(image)
+
+
+def test_glance_is_killed_during_an_upload(cloud):
+    """The image cannot become whole any more; what there is of it goes with later uploads."""
+    client = cloud.sheep.client()
+    image_service = cloud.connection.image
+    image = image_service.create_image(
+        "killed", disk_format="raw", container_format="bare", allow_duplicates=True)
+
+    def pieces():
+        for _ in range(9):
+            yield bytes(MIB - 1) + b"x"
+        wait_until(lambda: "image-" + image.id in {vdi.name for vdi in client.list_vdis()},
+                   60, "the upload to begin")
+        cloud.glance.daemon.kill()
+        yield bytes(MIB)
+
+    with pytest.raises(exceptions.ClientException):
+        image_service.put("/images/%s/file" % image.id, data=pieces(), connect_retries=0,
+                          headers={"Content-Type": "application/octet-stream"})
+    cloud.glance.daemon.start().wait_ready()
+    image_service.delete_image(image)
+
+    def is_gone():
+        other = image_service.create_image(
+            "other", data=b"other", disk_format="raw", container_format="bare",
+            allow_duplicates=True, wait=True)
+        image_service.delete_image(other)
+        return "image-" + image.id not in {vdi.name for vdi in client.list_vdis()}
+
+    wait_until(is_gone, 120, "the unfinished upload to be removed")

@@ -12,11 +12,13 @@ All that an OpenStack driver needs to attach a volume is a call here.
 
 from sheepstack.export.iscsi.errors import (
     BadTarget, IscsiError, TargetBusy, TargetConflict, TgtdFailed, TgtdUnreachable)
+from sheepstack.export.iscsi.exporter import Exporter
+from sheepstack.export.iscsi.plan import Plan, Status, Wanted
 from sheepstack.export.iscsi.target import ANYBODY, Chap, Target
 from sheepstack.export.iscsi.targets import Targets
 from sheepstack.export.iscsi.tgtd import Tgtd
 
 __all__ = [
-    "ANYBODY", "BadTarget", "Chap", "IscsiError", "Target", "TargetBusy", "TargetConflict",
-    "Targets", "Tgtd", "TgtdFailed", "TgtdUnreachable",
+    "ANYBODY", "BadTarget", "Chap", "Exporter", "IscsiError", "Plan", "Status", "Target",
+    "TargetBusy", "TargetConflict", "Targets", "Tgtd", "TgtdFailed", "TgtdUnreachable", "Wanted",
 ]

@@ -3,15 +3,21 @@
 import argparse
 import json
 import logging
+import os
+import signal
 import sys
 
 from sheepstack.client import SheepError
 from sheepstack.export.iscsi.errors import BadTarget, IscsiError
+from sheepstack.export.iscsi.exporter import Exporter
 from sheepstack.export.iscsi.target import ANYBODY, Chap
 from sheepstack.export.iscsi.targets import DIRECTORY, Targets
 from sheepstack.export.iscsi.tgtd import Tgtd
 from sheepstack.export.options import add_cluster_options, read_auth_key
 from sheepstack.wire.errors import WireError
+
+#: Below the directory, where targets of the plan are written down.
+_PLAN = "plan"
 
 
 def main(argv=None) -> int:
@@ -20,7 +26,8 @@ def main(argv=None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.ERROR)
     try:
         tgtd = Tgtd(settings.control_port)
-        targets = Targets(settings.gateway, settings.directory, tgtd=tgtd,
+        directory = os.path.join(settings.directory, settings.within)
+        targets = Targets(settings.gateway, directory, tgtd=tgtd,
                           auth_key=read_auth_key(settings.auth_key_file),
                           timeout=settings.timeout)
         return settings.run(settings, targets, tgtd) or 0
@@ -45,7 +52,7 @@ def _parser():
 
     def command(name, run, text):
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, within="")
         return sub
 
     create = command("create", _create, "make a target, or change who may use it")
@@ -70,6 +77,13 @@ def _parser():
     listing = command("list", _list, "list targets")
     listing.add_argument("--json", action="store_true", help="for programs; without passwords")
     command("restore", _restore, "give a tgtd that was started anew its targets back")
+    serve = command("serve", _serve, "export what the cluster's plan says, until a signal ends "
+                    "it; for several exporting hosts")
+    # What is made by hand the plan knows nothing of, and must not be taken away.
+    serve.set_defaults(within=_PLAN)
+    serve.add_argument("exporter", help="what this host is called in the plan")
+    serve.add_argument("portals", nargs="+", metavar="HOST:PORT",
+                       help="where initiators reach this host's tgtd")
     portal = command("portal", _portal, "list or change the addresses on which tgtd listens")
     portal.add_argument("action", choices=("list", "add", "delete"))
     portal.add_argument("address", nargs="?", metavar="HOST:PORT")
@@ -110,6 +124,15 @@ def _reopen(settings, targets, _tgtd):
 
 def _restore(_settings, targets, _tgtd):
     return 1 if targets.restore() else 0
+
+
+def _serve(settings, targets, _tgtd):
+    logging.getLogger().setLevel(logging.INFO)
+    exporter = Exporter(settings.exporter, settings.portals, targets, settings.gateway,
+                        read_auth_key(settings.auth_key_file), settings.timeout)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: exporter.stop())
+    exporter.run()
 
 
 def _list(settings, targets, _tgtd):
