@@ -104,6 +104,7 @@ class Pool:
             if _monotonic() >= deadline:
                 raise self._unreachable()
             self._leave_silent()
+            self._leave_broken()
             connections = [c for c in self._connections if c.broken is None]
             if len(connections) >= self._width:
                 return min(connections, key=lambda c: len(c.calls))
@@ -127,6 +128,17 @@ class Pool:
                 for each in self._move_on(connection.broken, penalty):
                     each.fail(connection.broken)
                 return
+
+    def _leave_broken(self):
+        """Where one connection broke the gateway may have dropped all: it has been out of the
+        cluster perhaps, and what it kept for us is gone.  Others may just not have noticed,
+        and one more made beside them would pass for one to what there was before."""
+        error = next((c.broken for c in self._connections if c.broken is not None), None)
+        if error is not None:
+            gone, self._connections = self._connections, ()
+            for each in gone:
+                if each.broken is None:
+                    each.fail(error)
 
     def _move_on(self, error, seconds=0.0):
         """Punish the present gateway; what is still connected to it is returned."""

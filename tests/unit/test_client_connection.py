@@ -464,6 +464,36 @@ class CallerTest(unittest.TestCase):
         self.assertEqual([call.data for call in calls], [b"data"] * 9)
         self.assertEqual(gateway.connections, 3)
 
+    def test_where_one_connection_breaks_the_others_count_no_more(self):
+        """Those to a gateway that dropped all may not have noticed it; a new one beside them
+        must not pass for one to the gateway that held our lock."""
+        arrived = threading.Event()
+        asked = []
+
+        def handle(request):
+            asked.append(request)
+            if len(asked) <= 2:
+                # Two connections, both busy; only the first one is hung up on.
+                if len(asked) == 2:
+                    arrived.set()
+                return
+            request.answer(b"data")
+
+        caller = self.caller(self.gateway(handle), width=3)
+        calls = [read_call(), read_call()]
+        threads = [threading.Thread(target=caller.perform, args=((call,),)) for call in calls]
+        for thread in threads:
+            thread.start()
+        self.assertTrue(arrived.wait(5))
+        before = caller.pool.generation
+        asked[0].hang_up()
+        for thread in threads:
+            thread.join(10)
+        self.assertEqual([call.data for call in calls], [b"data"] * 2)
+        self.assertGreater(caller.pool.generation, before)
+        self.assertEqual({call.connection.generation for call in calls},
+                         {caller.pool.generation})
+
     def test_closed(self):
         gateway = self.gateway(self.results(0))
         caller = self.caller(gateway)
