@@ -46,6 +46,8 @@ WHOLE_RING = [(0, RING_SIZE)]
 _LANES = 4
 _STRIPES = 64
 _RETRY_SECONDS = 0.5
+#: So often at most room is looked for.
+_TIDY_SECONDS = 1.0
 _BATCH = 512
 
 
@@ -75,6 +77,7 @@ class Recovery:
         self.total = 0
         self.running = False
         self._no_room = set()
+        self._tidied = -_TIDY_SECONDS
         self._turn = threading.Lock()
         self._strips = StripRecovery(state, store, table, self._ask_all,
                                      self._maps_since_complete, self._accounted_for)
@@ -194,10 +197,31 @@ class Recovery:
             if oid not in self._no_room:
                 log.error("cannot recover object %016x: %s", oid, error)
             self._no_room.add(oid)
+            self._drop_outdated(view)
             return False
         except (StoreError, CoordinationError) as error:
             log.error("cannot recover object %016x: %s", oid, error)
             return False
+
+    def _drop_outdated(self, view):
+        """Make room: what was set aside of an object tells nothing that a current copy, which
+        rests here by now, does not.
+
+        Without that a node that was away while much was written would need twice the space,
+        and where it has not the cluster were never complete, and nothing given up anywhere.
+        """
+        if time.monotonic() < self._tidied + _TIDY_SECONDS:
+            return
+        self._tidied = time.monotonic()
+        store = self._store
+        for revision in store.stale_epochs():
+            for oid in list(store.stale_oids(revision)):
+                with self._locks[oid % _STRIPES]:
+                    # What the next map sets aside is as of this revision.
+                    if revision >= view.revision or self._state.view.revision != view.revision:
+                        return
+                    if store.exists(oid) and not self._replica.is_busy(oid):
+                        store.drop_stale(oid, revision)
 
     def has_no_room(self, oid) -> bool:
         """True where an object should be here and did not fit on the disk."""

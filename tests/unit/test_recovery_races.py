@@ -3,11 +3,13 @@ and a real replica, and another sheep that is a script."""
 
 import threading
 from types import SimpleNamespace
+from unittest import mock
 
 from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.sheep.peer_link import Answer
 from sheepstack.sheep.recovery import Recovery, Throttle
 from sheepstack.sheep.replica import Replica
+from sheepstack.store.errors import NoSpace
 from sheepstack.wire import peer
 from sheepstack.wire.peer import PeerOp, make_stamp
 from sheepstack.wire.results import Result
@@ -94,6 +96,33 @@ class MapChanges(StoreTestCase):
         self.other.before_answering = lambda: None
         self.assertTrue(self.recovery.need(OID))
         self.assertEqual(b"at 2", self.store.read(OID, 0, 4))
+
+    def test_on_a_full_disk_what_is_outdated_makes_room_and_nothing_else(self):
+        """A node that was away has set everything aside, and may have no room for it twice."""
+        oids = [OID, OID + 1, OID + 2]
+        for oid in oids:
+            call(self.store.create, oid, SIZE, 0, b"then")
+        self.store.retire(oids, 1)
+        self._next_map()
+        self.assertTrue(self.recovery.need(OID))
+        self.assertEqual(oids, sorted(self.store.stale_oids(1)))
+        with mock.patch.object(self.store, "create_sparse", side_effect=NoSpace("no space")):
+            self.assertFalse(self.recovery.need(OID + 1))
+        self.assertEqual(oids[1:], sorted(self.store.stale_oids(1)))
+        self.assertTrue(self.recovery.need(OID + 1))
+        for oid in oids[:2]:
+            self.assertEqual(b"at 2", self.store.read(oid, 0, 4))
+
+    def test_on_a_full_disk_what_the_next_map_sets_aside_stays(self):
+        call(self.store.create, OID, SIZE, 0, b"then")
+
+        former = self.state.view
+        self._next_map()
+        self.store.retire([OID], 1)
+        call(self.store.create, OID, SIZE, 0, b"now")
+        self.store.settle(OID, 5)
+        self.recovery._drop_outdated(former)
+        self.assertEqual([OID], list(self.store.stale_oids(1)))
 
     def test_what_was_absent_at_the_last_map_may_be_there_now(self):
         def nobody_has_it(node, question, timeout=None):
