@@ -41,8 +41,8 @@ def _options(arguments):
     add("--sharers", type=int, default=2, help="clients on the same VDI (default: 2)")
     add("--nosync", action="store_true", help="sheep that do not wait for the disk")
     add("--lock", action="store_true", help="format the cluster so that VDIs are locked")
-    add("--disk", type=int, default=400 if root else 0, metavar="MIB",
-        help="give each sheep a disk of that size that gets full; for root, who has 400 MiB by "
+    add("--disk", type=int, default=600 if root else 0, metavar="MIB",
+        help="give each sheep a disk of that size that gets full; for root, who has 600 MiB by "
         "default; 0: the same disk for all")
     add("--no-clock", action="store_true",
         help="leave the clocks alone, which libfaketime changes where it is installed")

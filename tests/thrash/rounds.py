@@ -40,6 +40,8 @@ def run(plans, jobs, seconds, verbose, **how):
                     thrash_so, _until(end, _when_free(free, over, plans))):
                 free.release()
                 yield verdict
+            pool.close()
+            pool.join()
         finally:
             # The pool cannot end while one of its threads waits for a plan.
             over.set()
