@@ -100,7 +100,7 @@ class PeerService:
             reply(mismatch, batch=batch)
             return
         if settled:
-            self._replica.note_settled(node_index_of(stamp), settled)
+            self._replica.note_settled(node_index_of(stamp), settled, revision)
         if opcode in _WRITES:
             if not self._learn_policy(oid, flags):
                 reply(Result.INVALID_PARMS, batch=batch)

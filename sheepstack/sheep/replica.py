@@ -166,10 +166,17 @@ class Replica:
 
     # -- settling ------------------------------------------------------------------------
 
-    def note_settled(self, index: int, counter: int):
-        """All writes of coordinator ``index`` up to ``counter`` are on all their holders."""
-        if counter > self._watermarks.get(index, 0):
-            self._watermarks[index] = counter
+    def note_settled(self, index: int, counter: int, revision: int):
+        """All writes of coordinator ``index`` up to ``counter`` are on all their holders.
+
+        Said at a ``revision``, it counts at that one alone: at another the same index is that
+        of another sheep.
+        """
+        # In this order: enter() changes the revision before it makes new watermarks, and the
+        # thread that brings the news may have been stopped anywhere.
+        marks = self._watermarks
+        if revision == self._revision and counter > marks.get(index, 0):
+            marks[index] = counter
             if self._waiters:
                 self._wake()
 

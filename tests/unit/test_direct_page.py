@@ -324,7 +324,7 @@ class ReplicaMarks(StoreTestCase):
         with self.assertRaises(Unsettled):
             self.replica.read(OID, 0, 4096)
         self.assertTrue(self.marked)
-        self.replica.note_settled(_OTHER, self.counter)
+        self.replica.note_settled(_OTHER, self.counter, 1)
         self.replica.read(OID, 0, 4096)
         self.assertFalse(self.marked)
 
@@ -377,7 +377,7 @@ class ReplicaMarks(StoreTestCase):
 
     def test_rest_takes_it_back(self):
         self._write()
-        self.replica.note_settled(_OTHER, self.counter)
+        self.replica.note_settled(_OTHER, self.counter, 1)
         self.replica._entries[OID].touched -= 5
         self.replica.settle_quiet()
         self.assertFalse(self.marked)

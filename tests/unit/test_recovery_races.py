@@ -8,7 +8,7 @@ from unittest import mock
 from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.sheep.peer_link import Answer
 from sheepstack.sheep.recovery import Recovery, Throttle
-from sheepstack.sheep.replica import Replica
+from sheepstack.sheep.replica import Replica, Unsettled
 from sheepstack.store.errors import NoSpace
 from sheepstack.wire import peer
 from sheepstack.wire.peer import PeerOp, make_stamp
@@ -143,9 +143,24 @@ class MapChanges(StoreTestCase):
         self.other.before_answering = lambda: None
         # The second is not known to be everywhere yet.
         self.assertFalse(self.recovery.adopt(self.state.view, OID, [_OTHER], first))
-        self.replica.note_settled(_OTHER, 2)
+        self.replica.note_settled(_OTHER, 2, 1)
         self.assertTrue(self.recovery.adopt(self.state.view, OID, [_OTHER], first))
         self.assertEqual(b"at 1", self.store.read(OID, 0, 4))
+
+    def test_news_of_the_last_map_settles_nothing_at_this_one(self):
+        """What a thread took from a peer before the map changed it may report after that, when
+        the same index means another sheep."""
+        call(self.store.create, OID, SIZE, 0, b"then")
+        self._next_map()
+        done = []
+        self.replica.write(OID, 2, make_stamp(5, _OTHER), 0, b"now!",
+                           lambda result, last: done.append(result))
+        self.assertEqual([Result.SUCCESS], done)
+        self.replica.note_settled(_OTHER, 9, 1)
+        with self.assertRaises(Unsettled):
+            self.replica.read(OID, 0, 4)
+        self.replica.note_settled(_OTHER, 9, 2)
+        self.assertEqual(b"now!", self.replica.read(OID, 0, 4))
 
     def test_a_copy_is_not_given_up_after_the_map_changed(self):
         stamp = make_stamp(1, _OTHER)

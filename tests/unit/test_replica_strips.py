@@ -33,7 +33,7 @@ class ReplicaTest(StoreTestCase):
         stamp = self.stamp()
         self.replica.create(OID, REVISION, stamp, 4096, 0, b"x", self.done)
         if settled:
-            self.replica.note_settled(1, self.counter)
+            self.replica.note_settled(1, self.counter, REVISION)
 
     def write(self):
         self.replica.write(OID, REVISION, self.stamp(), 0, b"y", self.done)
@@ -65,7 +65,7 @@ class Retiring(ReplicaTest):
     def test_what_may_not_be_everywhere_yet_is_not_marked(self):
         self.create(settled=False)
         self.assertFalse(self.replica.mark(OID, REVISION, 9))
-        self.replica.note_settled(1, self.counter)
+        self.replica.note_settled(1, self.counter, REVISION)
         self.assertTrue(self.replica.mark(OID, REVISION, 9))
 
     def test_marks_and_retirements_are_of_one_revision(self):
