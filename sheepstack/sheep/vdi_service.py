@@ -119,6 +119,12 @@ class VdiService:
                 self._catalogue = self._rebuild()
             return self._catalogue
 
+    def _note(self, inode):
+        # It may be given up at any time, when another sheep leads or none.
+        catalogue = self._catalogue
+        if catalogue is not None:
+            catalogue.put(inode)
+
     def _rebuild(self):
         view = self._state.wait_open()
         revision = self.leading()
@@ -285,8 +291,8 @@ class VdiService:
                 self._tell_all(vid, thawed=number)
             raise
         for taking, old in zip(takings, olds):
-            self._catalogue.put(old._replace(snap_ctime=ctime))
-            self._catalogue.put(taking.inode)
+            self._note(old._replace(snap_ctime=ctime))
+            self._note(taking.inode)
         for vid in vids:
             self._tell_all(vid, thawed=number, snapshot=True)
 
@@ -458,14 +464,16 @@ class VdiService:
     def set_parent(self, inode, parent_vid):
         """Give a VDI another parent; the caller holds the lock."""
         self._write_inode(inode, 564, parent_vid.to_bytes(4, "little"), self.leading())
-        self._catalogue.put(inode._replace(parent_vdi_id=parent_vid))
+        self._note(inode._replace(parent_vdi_id=parent_vid))
 
     def remove(self, inode):
         """Remove the inode of a deleted VDI and free its id; the caller holds the lock."""
         self._remove_inode(inode, self.leading())
         # The id is free only when no gateway believes any more that its VDI is deleted.
         self._state.call_all({"call": "forget_vdi", "vid": inode.vdi_id})
-        self._catalogue.drop(inode.vdi_id)
+        catalogue = self._catalogue
+        if catalogue is not None:
+            catalogue.drop(inode.vdi_id)
 
     def _remove_inode(self, inode, revision):
         try:

@@ -107,6 +107,20 @@ class ServiceTest(unittest.TestCase):
         self.assertTrue(entry.snapshot)
         self.assertFalse(entry.frozen)
 
+    def test_all_go_on_after_a_snapshot_at_whose_end_the_lead_was_lost(self):
+        service = self._service(failures=0)
+        write = self.gateway.write_wait
+
+        def abdicating(kind, *arguments):
+            service.abdicate()
+            return write(kind, *arguments)
+
+        self.gateway.write_wait = abdicating
+        self._snapshot(service)
+        entry = self.table.find(VID)
+        self.assertTrue(entry.snapshot)
+        self.assertFalse(entry.frozen)
+
     def test_all_go_on_after_a_snapshot_that_failed(self):
         for result in (Result.AGAIN, ValueError("anything")):
             with self.subTest(result=result):
