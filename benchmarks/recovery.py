@@ -10,12 +10,20 @@ from benchmarks.rows import MIB, make_disk
 _LOAD_SIZE = 16 << 10
 _BEFORE = 2.0
 
+#: Bytes from one write to the next.  Those that step from object to object are the worst
+#: that can be: each has to wait for an object of its own.
+LOADS = {"writes in order": _LOAD_SIZE, "writes to all objects": 4 * MIB + _LOAD_SIZE}
+
 
 class Load:
-    """A client that writes 16 KiB blocks one after the other, until the end of the block."""
+    """A client that writes 16 KiB blocks one after the other, until the end of the block.
 
-    def __init__(self, target, name, span):
+    ``stride``: bytes from the beginning of one to that of the next.
+    """
+
+    def __init__(self, target, name, span, stride):
         self._times = []
+        self._stride = stride
         self._ended = threading.Event()
         self._failure = None
         self._arguments = (target, name, span)
@@ -49,22 +57,23 @@ class Load:
                 while not self._ended.is_set():
                     vdi.pwrite(offset, data)
                     self._times.append(time.perf_counter())
-                    offset = (offset + 4 * MIB + _LOAD_SIZE) % (span - _LOAD_SIZE)
+                    offset = (offset + self._stride) % (span - _LOAD_SIZE)
         except Exception as error:
             self._failure = error
 
 
-def recover(cluster, size, durable, under_load):
+def recover(cluster, size, durable, load=None):
     """Lose a node and give the cluster an empty one: its copies are made again there.
 
-    Returns [(row name, value, unit, more is better)].
+    ``load``: one of :data:`LOADS`, or None: nobody writes meanwhile.  Returns [(row name,
+    value, unit, more is better)].
     """
     name = "bench-recovery"
     make_disk(cluster, name, size)
     cluster.kill(cluster.newest)
     cluster.wait_recovered()
-    measure = _loaded if under_load else _unloaded
-    figures = measure(cluster, name, size, durable)
+    figures = (_unloaded(cluster, name, size, durable) if load is None else
+               _loaded(cluster, name, size, load))
     cluster.client.delete_vdi(name)
     return figures
 
@@ -80,18 +89,18 @@ def _unloaded(cluster, name, size, durable):
             ("speed of recovery / of copying", copied / took, "x", True)]
 
 
-def _loaded(cluster, name, size, durable):
-    with Load(cluster, name, size) as load:
+def _loaded(cluster, name, size, kind):
+    with Load(cluster, name, size, LOADS[kind]) as load:
         quiet = time.perf_counter()
         threading.Event().wait(_BEFORE)
         begun = time.perf_counter()
         cluster.add()
         cluster.wait_recovered()
         ended = time.perf_counter()
-    return [("recovery under load", ended - begun, "s", False),
-            ("writes while it recovers / before",
+    return [("recovery, %s" % kind, ended - begun, "s", False),
+            ("%s, meanwhile / before" % kind,
              load.rate(begun, ended) / load.rate(quiet, begun), "x", True),
-            ("longest pause of a write", load.slowest(begun, ended), "s", False)]
+            ("%s, longest pause" % kind, load.slowest(begun, ended), "s", False)]
 
 
 def _copy_time(directory, durable):

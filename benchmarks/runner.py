@@ -142,11 +142,14 @@ class Runner:
         table.add(Result("memory of a sheep", "", "MiB", False, *values))
 
     def _recovery(self, table, ours, durable):
-        for under_load in (False, True):
-            for name, value, unit, more_is_better in recovery.recover(
-                    ours, self._settings.fill, durable, under_load):
-                table.add(Result(name, "own" if under_load else "", unit, more_is_better,
-                                 [value]))
+        repeats = min(_SLOW_REPEATS, self._settings.repeats)
+        for load in (None, *recovery.LOADS):
+            runs = [recovery.recover(ours, self._settings.fill, durable, load)
+                    for _ in range(repeats)]
+            for figures in zip(*runs):
+                name, _, unit, more_is_better = figures[0]
+                table.add(Result(name, "own" if load else "", unit, more_is_better,
+                                 [figure[1] for figure in figures]))
 
     @staticmethod
     def _one(table, figures):
