@@ -84,7 +84,8 @@ class Sheep:
         throttle = Throttle(*options.throttle)
         recovery = Recovery(state, store, table, self._identity, throttle)
         replica = Replica(store, recovery.known_absent, self._page)
-        recovery.attach(replica)
+        stats = Stats()
+        recovery.attach(replica, stats)
         gateway = Gateway(state, replica, internal, keeping, table, recovery)
         table.read = gateway.read
         service = VdiService(state, gateway, table)
@@ -95,7 +96,6 @@ class Sheep:
             recovery, service, self._receiver, self.fail)
         membership.on_leaving = self._drop_connections
         state.behind = membership.look_again
-        stats = Stats()
         vdis = VdiRequests(state, service, membership)
         peer_service = PeerService(
             state, store, replica, gateway, recovery, table, peers, callers, keepers,

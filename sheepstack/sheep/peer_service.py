@@ -31,6 +31,7 @@ _FORWARD = int(PeerOp.FORWARD)
 _WRITES = tuple(map(int, (PeerOp.WRITE, PeerOp.CREATE, PeerOp.REMOVE, PeerOp.DISCARD)))
 _UNSETTLED = int(PeerFlag.UNSETTLED)
 _STALE = int(PeerFlag.STALE)
+_SUMS = int(PeerFlag.SUMS)
 #: Types of what a VDI holds: data, vmstate and their strips.
 _CONTENT = (0, oids.VMSTATE_BIT, oids.STRIP_MARK, oids.STRIP_MARK | oids.VMSTATE_BIT)
 #: So many objects are looked at in the time that it takes to find those of one VDI by their ids.
@@ -114,7 +115,7 @@ class PeerService:
             self._call(payload, reply, batch)
         elif opcode == PeerOp.FETCH:
             self._callers.submit(self._fetch, oid, stamp if flags & _STALE else None,
-                                 reply)
+                                 bool(flags & _SUMS), reply)
         elif opcode == PeerOp.READ_STRIP and oids.is_strip(oid):
             self.strip_reader.answer(oid, revision, offset, length, reply)
         elif opcode == PeerOp.PUT and self._learn_policy(oid, flags):
@@ -183,9 +184,14 @@ class PeerService:
         else:
             reply(result)
 
-    def _fetch(self, oid, stale_revision, reply):
+    def _fetch(self, oid, stale_revision, with_sums, reply):
+        sums = b""
         try:
-            buffers = self._recovery.content(oid, stale_revision)
+            found = self._recovery.unchecked_content(oid) if with_sums else None
+            if found is not None:
+                buffers, sums = found
+            else:
+                buffers = self._recovery.content(oid, stale_revision)
         except StoreError as error:
             if not isinstance(error, NoObject):
                 log.warning("object %016x cannot be handed on: %s", oid, error)
@@ -198,7 +204,8 @@ class PeerService:
             else:
                 reply(Result.NO_OBJ)
             return
-        reply(Result.SUCCESS, 0, buffers, sum(len(buffer) for buffer in buffers))
+        reply(Result.SUCCESS, self._recovery.activity(), (*buffers, sums),
+              sum(map(len, buffers)) + len(sums), value=len(sums))
 
     def _list(self, payload, reply):
         try:
@@ -403,7 +410,7 @@ class _Reply:
         self._ident = ident
         self._weight = weight
 
-    def __call__(self, result, stamp=0, buffers=(), length=0, batch=None):
+    def __call__(self, result, stamp=0, buffers=(), length=0, batch=None, value=0):
         header = peer.RESPONSE.pack(peer.PEER_VER, self._opcode, 0, 0, self._ident, length,
-                                    result, stamp, 0)
+                                    result, stamp, value)
         self._connection.answer((header, *buffers), batch, self._weight)

@@ -25,11 +25,13 @@ import time
 from sheepstack.coordination.errors import CoordinationError
 from sheepstack.placement.ring import RING_SIZE, changed_arcs, merged
 from sheepstack.redundancy.erasure import TRAILER_SIZE, Trailer
+from sheepstack.sheep.pace import Pace
 from sheepstack.sheep.replica import strip_trailer
 from sheepstack.sheep.strip_recovery import StripRecovery
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
 from sheepstack.sheep.waiter import Waiter
-from sheepstack.store.errors import NoObject, NoSpace, StoreError
+from sheepstack.store.changes import LARGE
+from sheepstack.store.errors import NoObject, NoSpace, Rotten, StoreError
 from sheepstack.store.objects import DOUBTFUL
 from sheepstack.wire import oid as oids
 from sheepstack.wire import peer
@@ -71,6 +73,10 @@ class Recovery:
         self._complete = False
         self._complete_ring = None
         self._since_complete = (None, ())
+        self._holders = {}
+        self._requests = None
+        self._pace = Pace()
+        self._pacing = threading.Lock()
         self._extra = set()
         self._everything = False
         self.finished = 0
@@ -82,10 +88,17 @@ class Recovery:
         self._strips = StripRecovery(state, store, table, self._ask_all,
                                      self._maps_since_complete, self._accounted_for)
 
-    def attach(self, replica):
-        """The replica, which in turn asks us what is absent."""
+    def attach(self, replica, requests=None):
+        """The replica, which in turn asks us what is absent; ``requests`` counts what clients
+        ask of this sheep, see :class:`sheepstack.sheep.stats.Stats`."""
         self._replica = replica
+        self._requests = requests
         self._strips.attach(replica)
+
+    def activity(self) -> int:
+        """A number that grows while clients are served here, be it on behalf of another."""
+        served = self._requests.gateway_total if self._requests is not None else 0
+        return served + self._replica.clock.counter
 
     # -- what others ask -------------------------------------------------------------------
 
@@ -122,6 +135,7 @@ class Recovery:
             self.finished = self.total = 0
             self._absent = set()
             self._lost = set()
+            self._holders = {}
 
     def holding(self, wanted):
         """For each oid: [current stamp or None, busy, [[revision, stamp] set aside...]].
@@ -169,7 +183,7 @@ class Recovery:
             size = store.size(oid)
             stamp = 0 if self._replica.is_busy(oid) else store.stamp(oid)
             extents = [(offset, store.read(oid, offset, length))
-                       for offset, length in store.extents(oid)]
+                       for offset, length in store.occupied(oid, 0, size)]
         else:
             info = {revision: (stamp, size) for revision, stamp, size in store.stale_info(oid)}
             if stale_revision not in info:
@@ -178,6 +192,17 @@ class Recovery:
             extents = [(offset, store.stale_read(oid, stale_revision, offset, length))
                        for offset, length in store.stale_extents(oid, stale_revision)]
         return peer.pack_extents(size, stamp, extents)
+
+    def unchecked_content(self, oid):
+        """As :meth:`content` of a current object, in which rot may be, and the checksums of its
+        blocks, bytes, by which one would see that; None where only content() will do.
+        """
+        store = self._store
+        stamp = 0 if self._replica.is_busy(oid) else store.stamp(oid)
+        found = store.unchecked(oid)
+        if found is None or sum(len(data) for _, data in found[0]) < LARGE:
+            return None
+        return peer.pack_extents(store.size(oid), stamp, found[0]), found[1]
 
     # -- one object ------------------------------------------------------------------------
 
@@ -312,7 +337,7 @@ class Recovery:
 
     def _resolve(self, view, oid):
         """Find out from all members what became of an object, and fetch it."""
-        absent = self._absent
+        absent, holders = self._absent, self._holders
         # From here on these are those of this view, or of none any more.
         self._check(view)
         if oids.is_strip(oid):
@@ -323,6 +348,8 @@ class Recovery:
                 self._lost.discard(oid)
                 self._no_room.discard(oid)
             return found is not False
+        if oid in holders and self._fetch_listed(view, oid, holders[oid]):
+            return True
         answers = self._ask_all(view, [oid])
         states = {node: answer[0] for node, answer in answers.items()}
         current = [node for node, state in states.items() if state[0] is not None]
@@ -387,16 +414,40 @@ class Recovery:
                 return True
         return False
 
-    def _fetch(self, view, oid, source, stale_revision):
+    def _fetch_listed(self, view, oid, nodes):
+        """Fetch an object that these nodes (a bit each) said to have at this map."""
+        if self._store.stale_info(oid):
+            # It may be one of ours that is wanted; then nothing need be sent.
+            return False
+        policy = self._table.policy_if_known(oid)
+        order = view.ring.holders_of(oid, policy) if policy else ()
+        return any(nodes >> source & 1 and source != view.index
+                   and self._fetch(view, oid, source, None) for source in order)
+
+    def _fetch(self, view, oid, source, stale_revision, flags=PeerFlag.SUMS):
+        if stale_revision:
+            flags = PeerFlag.STALE
         given_up = self._replica.retirements(oid)
         answer = view.links[source].call(
             PeerOp.FETCH, view.revision, self._state.patience, oid=oid,
-            stamp=stale_revision or 0, flags=PeerFlag.STALE if stale_revision else 0)
+            stamp=stale_revision or 0, flags=flags)
         if answer.result != Result.SUCCESS:
             return False
+        self._note_activity(source, answer.stamp)
+        self._pace.size = len(answer.payload)
         size, stamp, extents = peer.unpack_extents(answer.payload)
         waiter = Waiter(used=False)
-        same = self._equal_copy_set_aside(oid, size, extents)
+        same, prepared = self._equal_copy_set_aside(oid, size, extents), None
+        if same is None and answer.value:
+            # What takes long is done before the object's lock is held, in whose way clients are.
+            sums = memoryview(answer.payload)[-answer.value:]
+            try:
+                prepared = self._store.prepare(oid, size, extents, stamp, sums)
+            except (Rotten, ValueError) as error:
+                log.info("object %016x as it came from %s: %s", oid,
+                         view.map.nodes[source].name, error)
+                # Damaged, or written to at that moment: now it is looked at over there.
+                return self._fetch(view, oid, source, None, 0)
 
         def put():
             if same is not None:
@@ -404,9 +455,16 @@ class Recovery:
                 self._store.settle(oid, stamp)
                 return
             waiter.used = True
-            self._store.create_sparse(oid, size, extents, stamp, waiter)
+            if prepared is not None:
+                self._store.install(prepared, waiter)
+            else:
+                self._store.create_sparse(oid, size, extents, stamp, waiter)
 
-        self._install(view, oid, put, given_up)
+        try:
+            self._install(view, oid, put, given_up)
+        finally:
+            if prepared is not None and not waiter.used:
+                self._store.forsake(prepared)
         waiter.wait()
         self._lost.discard(oid)
         self._no_room.discard(oid)
@@ -505,6 +563,7 @@ class Recovery:
         """
         self.running = True
         try:
+            self._note_activity(view.index, self.activity())
             arcs = self._arcs(view)
             while True:
                 missing = self._missing(view, arcs) if arcs else []
@@ -557,16 +616,19 @@ class Recovery:
 
     def _missing(self, view, arcs):
         """Object ids that belong here and are not, inodes first."""
-        wanted, doubtful = set(), set()
+        wanted, doubtful = {}, set()
         for node in range(len(view.map.nodes)):
             if node == view.index:
                 listed = peer.unpack_listing(self.listing(arcs))
             else:
                 listed = self._list_of(view, node, arcs)
             for oid, _, revision in listed:
-                (doubtful if revision else wanted).add(oid)
+                if revision:
+                    doubtful.add(oid)
+                else:
+                    wanted[oid] = wanted.get(oid, 0) | 1 << node
         self._check(view)
-        listed = {own for oid in wanted | doubtful for own in self._own_part(view, oid)}
+        listed = {own for oid in doubtful.union(wanted) for own in self._own_part(view, oid)}
         lacking = [oid for oid in listed if not self._store.exists(oid)]
         lacking.sort(key=lambda oid: (not oids.is_vdi(oid), oid))
         belonging = []
@@ -574,6 +636,9 @@ class Recovery:
             policy = self._table.policy_of(oid)
             if view.index in view.ring.holders_of(oid, policy):
                 belonging.append(oid)
+        with self._turn:
+            self._check(view)
+            self._holders = {oid: wanted[oid] for oid in belonging if oid in wanted}
         return belonging
 
     def _own_part(self, view, oid):
@@ -626,11 +691,19 @@ class Recovery:
         self._check(view)
         return len(failed)
 
+    def _note_activity(self, node, number):
+        with self._pacing:
+            self._pace.note(node, number, time.monotonic())
+
     def _pause(self, view):
-        begun = time.monotonic()
+        begun = moment = time.monotonic()
+        self._note_activity(view.index, self.activity())
+        if self.throttle.is_default:
+            with self._pacing:
+                moment = self._pace.next(begun)
         while self._state.view.revision == view.revision:
             # Looked at again and again, as an operator may end the throttle meanwhile.
-            left = begun + self.throttle.interval - time.monotonic()
+            left = max(begun + self.throttle.interval, moment) - time.monotonic()
             if left <= 0:
                 return
             self._state.wait_view(view.revision, min(left, _RETRY_SECONDS))
@@ -654,3 +727,8 @@ class Throttle:
     def __init__(self, lanes=0, interval=0.0):
         self.lanes = lanes
         self.interval = interval
+
+    @property
+    def is_default(self) -> bool:
+        """True where nobody has said anything: then recovery gives way to clients."""
+        return not self.lanes and not self.interval

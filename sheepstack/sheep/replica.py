@@ -47,6 +47,10 @@ class Clock:
         self._counter = 0
         self._lock = threading.Lock()
 
+    @property
+    def counter(self) -> int:
+        return self._counter
+
     def tick(self) -> int:
         with self._lock:
             self._counter += 1

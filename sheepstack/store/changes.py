@@ -190,6 +190,10 @@ class Create(Change):
         length = sum(len(data) for _, data in self.extents)
         payload = form.pack_extents(self.extents) if length < LARGE else None
         self.extents = None
+        return self._wait(core, payload)
+
+    def _wait(self, core, payload):
+        """Until it is durable; ``payload`` None: in its own file, not in the journal."""
         deferral = core.defer(Deferral(self.oid, self))
         core.forget(self.oid)
         if payload is None:
@@ -254,6 +258,31 @@ class Create(Change):
         else:
             deferral.open(error)
             core.drain(deferral)
+
+
+class Prepared:
+    """The file of an object, complete, which is not the object yet."""
+
+    __slots__ = ("file", "path", "stamp")
+
+    def __init__(self, file, path, stamp):
+        self.file = file
+        self.path = path
+        self.stamp = stamp
+
+
+class Install(Create):
+    """A new object, or entirely new content for one, whose file is there."""
+
+    def __init__(self, prepared, done):
+        super().__init__(prepared.file.oid, prepared.file.size, (), prepared.stamp, True, done)
+        self._file = prepared.file
+        self._path = prepared.path
+
+    def run(self, core):
+        if core.journal is None:
+            return self._install(core)
+        return self._wait(core, None)
 
 
 class Remove(Change):

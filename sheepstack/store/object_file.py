@@ -42,7 +42,7 @@ _CRC = Struct("<I")
 _MAGIC = b"sheepobj"
 _VERSION = 1
 
-#: What verify() and accept() look at in one go, bytes.
+#: What verify(), accept() and fill() look at in one go, bytes.
 _STEP = 1 << 20
 
 
@@ -183,11 +183,36 @@ class ObjectFile:
         except BaseException as error:
             os.unlink(path)
             # The traceback may keep this object, and the disk space of the file, for long.
-            self._descriptor.close()
+            self.abandon()
             if isinstance(error, OSError):
                 raise from_os_error(error, "cannot create object %016x" % oid) from error
             raise
         return self
+
+    def fill(self, extents, sums):
+        """Writes ``extents``, whole blocks for which there is room, into a new file.
+
+        ``sums``: the checksums that their blocks must have, as bytes; None: whatever they are.
+        Makes system calls and nothing else, for a thread of any kind.  Raises OSError, and
+        Rotten for a block that is not as its checksum.
+        """
+        at = 0
+        for offset, data in extents:
+            view = memoryview(data)
+            for start in range(0, len(view), _STEP):
+                piece = view[start:start + _STEP]
+                first = (offset + start) >> BLOCK_SHIFT
+                found = block_checksums(piece)
+                stop = at + 4 * len(found)
+                if sums is not None and memoryview(sums[at:stop]).cast("I").tolist() != found:
+                    raise Rotten(self.oid, [first])
+                at = stop
+                disk.write_fully(self.fd, piece, offset + start)
+                self._put_sums(first, found)
+
+    def abandon(self):
+        """Closes the file for good, whoever still refers to it: its disk space is free."""
+        self._descriptor.close()
 
     # Reading
 
@@ -197,6 +222,24 @@ class ObjectFile:
             return os.open("/proc/self/fd/%d" % self.fd, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise self._failed(error, "open") from error
+
+    def unchecked(self):
+        """([(offset, bytes)], checksums of their blocks as bytes) of all that is not a hole.
+
+        Nothing is checked; a block that is being written to may disagree with its checksum.
+        None where the file is known to be damaged.
+        """
+        if not self.sound:
+            return None
+        extents, sums, rest = [], [], bytearray(self._raw)
+        for offset, length in self.extents():
+            first = offset >> BLOCK_SHIFT
+            last = (offset + length + BLOCK_MASK) >> BLOCK_SHIFT
+            sums.append(bytes(self._raw[4 * first:4 * last]))
+            rest[4 * first:4 * last] = bytes(4 * (last - first))
+            extents.append((offset, self.read_unchecked(offset, length)))
+        # A hole in whose place something was.
+        return None if rest.strip(b"\0") else (extents, b"".join(sums))
 
     def check_bounds(self, offset, length):
         """Raises ValueError for a range that is not inside the object."""

@@ -8,7 +8,8 @@ from sheepstack import runtime
 from sheepstack.store import disk
 from sheepstack.store import journal as journals
 from sheepstack.store.activity import ActivityLog
-from sheepstack.store.changes import LARGE, Create, Discard, Remove, Write
+from sheepstack.store.changes import (
+    LARGE, Create, Discard, Install, Prepared, Remove, Write)
 from sheepstack.store.core import Core
 from sheepstack.store.epochs import Epochs
 from sheepstack.store.errors import NoObject, Rotten, StoreError, from_os_error
@@ -20,6 +21,7 @@ from sheepstack.store.replay import Replay
 from sheepstack.store.space import Space
 from sheepstack.store.stale import Stale
 from sheepstack.store.workers import Workers
+from sheepstack.wire.checksum import BLOCK_MASK, BLOCK_SHIFT
 from sheepstack.wire.oid import name_of
 
 _LOG = logging.getLogger(__name__)
@@ -245,6 +247,11 @@ class ObjectStore:
         """(offset, length) of what may be other than zeros from ``start`` to ``stop``."""
         return self._core.find(oid).occupied(start, stop)
 
+    def unchecked(self, oid):
+        """All bytes with their checksums, for one who checks them: see ObjectFile.unchecked().
+        """
+        return self._core.find(oid).unchecked()
+
     # Changing
 
     def write(self, oid, offset, data, done):
@@ -304,6 +311,53 @@ class ObjectStore:
                     oid, size, len(data), offset))
         if not self._refused(done):
             self._core.submit(Create(oid, size, extents, stamp, reserved, done))
+
+    def prepare(self, oid, size, extents, stamp, sums=None) -> Prepared:
+        """Writes what create_sparse() would, where nobody sees it, and waits until it is as
+        durable as promised; then install() or forsake() it.
+
+        No lock is held meanwhile, and other threads go on.  Each of ``extents`` is made of
+        whole blocks, the last one may be short where the object ends.  ``sums``: checksums
+        that the blocks must have, as of unchecked().  Raises NoSpace, StoreIOError, Rotten
+        for a wrong checksum; ValueError.
+        """
+        extents = list(extents)
+        blocks = 0
+        for offset, data in extents:
+            end = offset + len(data)
+            if offset & BLOCK_MASK or (end & BLOCK_MASK and end != size) or end > size:
+                raise ValueError("not whole blocks: %d bytes at %d" % (len(data), offset))
+            blocks += (len(data) + BLOCK_MASK) >> BLOCK_SHIFT
+        if sums is not None and len(sums) != 4 * blocks:
+            raise ValueError("%d bytes of checksums of %d blocks" % (len(sums), blocks))
+        claim = self._space.claim_reserved
+        path = self._core.new_path(oid)
+        prepared = Prepared(ObjectFile.create(path, oid, size, (), stamp, claim), path, stamp)
+        try:
+            for offset, data in extents:
+                claim(prepared.file, offset, len(data))
+            runtime.offload(self._fill, prepared.file, extents, sums)
+        except BaseException as error:
+            self.forsake(prepared)
+            if isinstance(error, OSError):
+                raise from_os_error(error, "cannot create object %016x" % oid) from error
+            raise
+        return prepared
+
+    def _fill(self, file, extents, sums):
+        file.fill(extents, sums)
+        if self.durable:
+            os.fdatasync(file.fd)
+
+    def install(self, prepared, done):
+        """Makes what was prepared the object, as create_sparse() would."""
+        if not self._refused(done):
+            self._core.submit(Install(prepared, done))
+
+    def forsake(self, prepared):
+        """Removes what was prepared and is not wanted."""
+        self._core.unlink(prepared.path)
+        prepared.file.abandon()
 
     def discard(self, oid, offset, length, done):
         """Makes a range read as zeros, and frees the space of its whole blocks."""

@@ -49,7 +49,9 @@ class PeerOp(enum.IntEnum):
     CALL = 0xEF
     #: A client's request for the leader, whole, as payload; so is the answer.
     FORWARD = 0xF0
-    #: Content of an object for recovery: extents, see :func:`pack_extents`.
+    #: Content of an object for recovery: extents, see :func:`pack_extents`.  ``stamp`` of the
+    #: answer is a number that grows with what clients ask for, ``value`` the bytes of
+    #: checksums behind the extents; see :attr:`PeerFlag.SUMS`.
     FETCH = 0xF1
     #: What a node holds, for recovery: see :func:`pack_listing`.
     LIST = 0xF2
@@ -72,6 +74,9 @@ class PeerFlag(enum.IntFlag):
     STALE = 0x01
     #: READ: take the copy as it is, also where a write to it is under way.
     UNSETTLED = 0x02
+    #: FETCH: the bytes need not be checked where their checksums come along, 4 bytes for each
+    #: block of each extent, as the store keeps them: who fetches checks them anyway.
+    SUMS = 0x04
 
 
 def full_stamp(revision: int, stamp: int) -> int:

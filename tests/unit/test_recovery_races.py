@@ -1,6 +1,8 @@
 """What must not come of a map that changes while an object is on its way: with a real store
 and a real replica, and another sheep that is a script."""
 
+import os
+import sys
 import threading
 from types import SimpleNamespace
 from unittest import mock
@@ -9,9 +11,11 @@ from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.sheep.peer_link import Answer
 from sheepstack.sheep.recovery import Recovery, Throttle
 from sheepstack.sheep.replica import Replica, Unsettled
-from sheepstack.store.errors import NoSpace
+from sheepstack.store import disk
+from sheepstack.store.errors import NoSpace, Rotten
 from sheepstack.wire import peer
-from sheepstack.wire.peer import PeerOp, make_stamp
+from sheepstack.wire.checksum import block_checksums
+from sheepstack.wire.peer import PeerFlag, PeerOp, make_stamp
 from sheepstack.wire.results import Result
 from tests.unit.store_case import StoreTestCase, call
 
@@ -38,13 +42,29 @@ class _Other:
 
     def __init__(self):
         self.before_answering = lambda: None
+        self.result = lambda: Result.SUCCESS
+        self.activity = 0
+        self.sums = None
+        self.asked = []
 
-    def call(self, opcode, revision, timeout, **fields):
-        content = peer.pack_extents(SIZE, 77, [(0, b"at %d" % revision)])
+    def call(self, opcode, revision, timeout, flags=0, **fields):
+        if opcode == PeerOp.LIST:
+            return Answer(Result.SUCCESS, payload=self.listing)
+        data = (b"at %d" % revision).ljust(SIZE, b".")
+        content = peer.pack_extents(SIZE, 77, [(0, data)])
         self.before_answering()
         if opcode != PeerOp.FETCH:
             raise AssertionError("nobody expected opcode 0x%x" % opcode)
-        return Answer(Result.SUCCESS, payload=b"".join(bytes(piece) for piece in content))
+        self.asked.append(flags)
+        sums = b""
+        if self.sums is not None and flags & PeerFlag.SUMS:
+            sums = self.sums(data)
+        return Answer(self.result(), self.activity, len(sums), payload=bytearray(
+            b"".join(bytes(piece) for piece in (*content, sums))))
+
+
+def _sums(data):
+    return b"".join(value.to_bytes(4, sys.byteorder) for value in block_checksums(data))
 
 
 class _State:
@@ -53,32 +73,62 @@ class _State:
     def __init__(self, other):
         self.other = other
         self.current_here = False
+        self.questions = []
         self.set_revision(1)
 
     def set_revision(self, revision):
         self.view = SimpleNamespace(
-            revision=revision, serving=True, index=0, ring=_Ring(), links=(None, self.other),
-            map=SimpleNamespace(nodes=(SimpleNamespace(key="a"), SimpleNamespace(key="b")),
+            revision=revision, epoch=revision, serving=True, bereft=False, index=0,
+            ring=_Ring(), links=(None, self.other),
+            map=SimpleNamespace(nodes=(SimpleNamespace(key="a", name="a", vnodes=1),
+                                       SimpleNamespace(key="b", name="b", vnodes=1)),
                                 last_complete=0, copies=CopyPolicy(2)))
 
     def call_node(self, node, question, timeout=None):
+        self.questions.append(question)
         return [[77, False, []]]
 
     def wait_view(self, revision, timeout):
         threading.Event().wait(timeout)
 
 
-class MapChanges(StoreTestCase):
+class _RecoveryCase(StoreTestCase):
     def setUp(self):
         super().setUp()
         self.store = self.open(False)
         self.other = _Other()
         self.state = _State(self.other)
-        self.recovery = Recovery(self.state, self.store, _Table(), {}, Throttle())
+        self.throttle = Throttle()
+        self.requests = SimpleNamespace(gateway_total=0)
+        self.recovery = Recovery(self.state, self.store, _Table(), {}, self.throttle)
         self.replica = Replica(self.store, self.recovery.known_absent)
-        self.recovery.attach(self.replica)
+        self.recovery.attach(self.replica, self.requests)
         self.replica.enter(1, 0)
 
+
+class ManyObjects(_RecoveryCase):
+    """Of objects that only recovery wants it fetches several at once."""
+
+    def test_several_at_once(self):
+        self.other.listing = peer.pack_listing((OID + at, 0, 0) for at in range(16))
+        meeting = threading.Barrier(4)
+        self.other.before_answering = lambda: meeting.wait(30)
+        self.assertTrue(self.recovery.run(self.state.view))
+        self.assertEqual(16, self.store.count())
+        # Who has them is known from the listing: nobody was asked about a single one.
+        self.assertEqual([PeerFlag.SUMS] * 16, self.other.asked)
+        self.assertEqual([], self.state.questions)
+
+    def test_where_the_listing_is_out_of_date_all_are_asked(self):
+        self.other.listing = peer.pack_listing([(OID, 0, 0)])
+        results = iter((Result.NO_OBJ, Result.SUCCESS))
+        self.other.result = lambda: next(results)
+        self.assertTrue(self.recovery.run(self.state.view))
+        self.assertEqual(1, len(self.state.questions))
+        self.assertTrue(self.store.exists(OID))
+
+
+class MapChanges(_RecoveryCase):
     def _next_map(self):
         """As membership does it."""
         self.state.set_revision(2)
@@ -88,6 +138,49 @@ class MapChanges(StoreTestCase):
     def test_an_object_comes(self):
         self.assertTrue(self.recovery.need(OID))
         self.assertEqual(b"at 1", self.store.read(OID, 0, 4))
+
+    def test_bytes_that_are_not_as_their_checksums_are_asked_for_again(self):
+        self.other.sums = lambda data: bytes(4 * len(block_checksums(data)))
+        self.assertTrue(self.recovery.need(OID))
+        self.assertEqual([PeerFlag.SUMS, 0], self.other.asked)
+        self.assertEqual(b"at 1", self.store.read(OID, 0, 4))
+        self.assertEqual([], os.listdir(os.path.join(self.path, "new")))
+
+    def test_what_comes_with_its_checksums_does_not_come_late(self):
+        self.other.sums = _sums
+        self.other.before_answering = self._next_map
+        self.assertFalse(self.recovery.need(OID))
+        self.assertFalse(self.store.exists(OID))
+        self.assertEqual([], os.listdir(os.path.join(self.path, "new")))
+        self.other.before_answering = lambda: None
+        self.assertTrue(self.recovery.need(OID))
+        self.assertEqual(b"at 2", self.store.read(OID, 0, 4))
+        self.assertEqual([PeerFlag.SUMS] * 2, self.other.asked)
+
+    def test_a_write_that_was_faster_is_not_undone_by_what_comes(self):
+        self.other.sums = _sums
+        self.other.before_answering = lambda: self._write(make_stamp(1, _OTHER), PeerOp.CREATE)
+        self.assertTrue(self.recovery.need(OID))
+        self.assertEqual(b"mine", self.store.read(OID, 0, 4))
+        self.assertEqual([], os.listdir(os.path.join(self.path, "new")))
+
+    def test_a_hole_where_something_was_does_not_pass_for_zeros(self):
+        call(self.store.create, OID, SIZE, 0, b"x" * SIZE)
+        self.assertIsNotNone(self.recovery.unchecked_content(OID))
+        fd = os.open(self.object_path(OID), os.O_RDWR)
+        self.addCleanup(os.close, fd)
+        disk.punch_hole(fd, 40960, 8192)
+        self.assertIsNone(self.recovery.unchecked_content(OID))
+        with self.assertRaises(Rotten):
+            self.recovery.content(OID)
+
+    def test_rot_does_not_pass_for_content(self):
+        call(self.store.create, OID, SIZE, 0, b"x" * SIZE)
+        self.flip(self.object_path(OID), 8 * 5000)
+        buffers, sums = self.recovery.unchecked_content(OID)
+        size, _, extents = peer.unpack_extents(b"".join(map(bytes, buffers)))
+        with self.assertRaises(Rotten):
+            self.store.prepare(OID + 1, size, extents, 0, sums)
 
     def test_what_was_current_at_the_last_map_does_not_come_late(self):
         self.other.before_answering = self._next_map

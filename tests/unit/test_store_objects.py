@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sheepstack.store import (
     BadStore, NoObject, ObjectStore, Rotten, StoreError, StoreIOError, StoreLocked)
 from sheepstack.store import activity, disk
-from sheepstack.wire.checksum import crc32c
 from sheepstack.store.slots import SlotFile
+from sheepstack.wire.checksum import crc32c
 from sheepstack.wire.hashing import oid_hash
 from sheepstack.wire.inode_layout import INODE_SIZE
 from tests.unit.store_case import MODES, StoreTestCase, call
@@ -235,6 +235,46 @@ class ObjectTest(StoreTestCase):
             self.assertEqual(set(), store.suspects)
             self.assertEqual(1 << 100, store.stamp(OID))
             store.close()
+
+    def test_what_was_prepared_is_seen_once_it_is_installed(self):
+        for durable in MODES:
+            source = self.open(durable)
+            call(source.create, OID, 4 * MIB - 100, 0, b"a" * MIB)
+            call(source.write, OID, 3 * MIB, b"b" * (MIB - 100))
+            extents, sums = source.unchecked(OID)
+            extents = [(offset, bytes(data)) for offset, data in extents]
+            whole = bytes(source.read(OID, 0, 4 * MIB - 100))
+            former, new = OID + 1 + durable, OID + 8 + durable
+            call(source.create, former, 8192, 0, b"old content")
+            for oid in (former, new):
+                prepared = source.prepare(oid, 4 * MIB - 100, extents, 77, sums)
+                self.assertEqual(oid == former, source.exists(oid))
+                call(source.install, prepared)
+            source.close()
+            store = self.open(durable)
+            for oid in (former, new):
+                self.assertEqual(whole, bytes(store.read(oid, 0, 4 * MIB - 100)))
+                self.assertEqual(77, store.stamp(oid))
+                self.assertEqual([], store.verify(oid))
+            self.assertNotIn(new, store.suspects)
+            store.close()
+
+    def test_what_is_prepared_and_not_wanted_leaves_nothing(self):
+        store = self.open()
+        call(store.create, OID, 2 * MIB, 0, b"a" * 2 * MIB)
+        extents, sums = store.unchecked(OID)
+        store.forsake(store.prepare(OID + 1, 2 * MIB, extents, 0, sums))
+        wrong = bytearray(sums)
+        wrong[-1] ^= 1
+        with self.assertRaises(Rotten):
+            store.prepare(OID + 1, 2 * MIB, extents, 0, wrong)
+        for bad in ([(5, b"x")], [(0, b"x" * 5)], [(2 * MIB, b"x" * 4096)]):
+            with self.assertRaises(ValueError):
+                store.prepare(OID + 1, 2 * MIB, bad, 0)
+        with self.assertRaises(ValueError):
+            store.prepare(OID + 1, 2 * MIB, extents, 0, sums[:-4])
+        self.assertEqual([], os.listdir(os.path.join(self.path, "new")))
+        self.assertFalse(store.exists(OID + 1))
 
     def test_activity(self):
         for durable in MODES:
