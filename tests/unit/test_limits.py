@@ -79,8 +79,16 @@ class BucketTest(unittest.TestCase):
 class _Workers:
     """Threads, so that whoever submits something need not wait for it."""
 
+    def __init__(self):
+        self._threads = []
+
     def submit(self, function, *args):
-        threading.Thread(target=function, args=args, daemon=True).start()
+        self._threads.append(threading.Thread(target=function, args=args, daemon=True))
+        self._threads[-1].start()
+
+    def join(self):
+        for thread in self._threads:
+            thread.join(SECONDS)
 
 
 class LimiterTest(unittest.TestCase):
@@ -91,7 +99,8 @@ class LimiterTest(unittest.TestCase):
         self.asked = threading.Semaphore(0)
         self.answered = threading.Event()
         self.text = "total_iops_sec=1"
-        self.limiter = Limiter(self.state, self.ask, _Workers())
+        self.workers = _Workers()
+        self.limiter = Limiter(self.state, self.ask, self.workers)
         self.addCleanup(self.state.stopping.set)
 
     def ask(self, question):
@@ -143,11 +152,8 @@ class LimiterTest(unittest.TestCase):
         self.assertTrue(self.limiter.admit(VID, True, 1, None))
         self.assertTrue(self.asked.acquire(timeout=SECONDS))
         self.limiter.change(VID, "")
-        asking = [thread for thread in threading.enumerate() if thread.daemon]
         self.answered.set()
-        for thread in asking:
-            if thread.name != "limiter":
-                thread.join(SECONDS)
+        self.workers.join()
         self.assertIsNone(self.limiter._gates[VID].bucket)
 
     def test_the_leader_is_asked_again_when_the_map_has_changed(self):
