@@ -7,6 +7,7 @@ one replicates its volumes to another cluster.
 from tests.functional.harness import HOST, free_port, wait_until
 from tests.openstack import settings
 from tests.openstack.daemon import BIN, START_TIMEOUT, Daemon, run
+from tests.openstack.keystone import VOLUME_API
 
 #: The backends, which are also the names of volume types.
 GREEN, THREADS, REPLICATED = "green", "threads", "replicated"
@@ -76,6 +77,11 @@ class Cinder:
             "sheepdog_leftovers_age": 20,
             "image_volume_cache_enabled": True,
         } for name, pools in ((GREEN, "3,2"), (THREADS, "3"), (REPLICATED, "3"))}
+        if cloud.mount_point is not None:
+            # Its hosts see volumes as files, which is all that Cinder needs to clone one that
+            # is encrypted.
+            backends[THREADS].update({
+                "sheepdog_protocol": "local", "sheepdog_mount_point": cloud.mount_point})
         backends[REPLICATED].update({
             "volume_backend_name": _REPLICATED_POOL,
             # What is shipped at a change-over is what the tests look at.
@@ -140,6 +146,14 @@ class Cinder:
                               "replication_enabled": "<is> True"})):
             block_storage.create_type(name=name, extra_specs=specs)
         self.wait_up(block_storage)
+
+    @staticmethod
+    def service(block_storage, backend) -> dict:
+        """What the API says of the volume service of a backend."""
+        answer = block_storage.get("/os-services", params={"binary": "cinder-volume"},
+                                   microversion=VOLUME_API)
+        host = "%s@%s" % (_NAME, backend)
+        return next(each for each in answer.json()["services"] if each["host"] == host)
 
     def wait_reported(self, block_storage, backend):
         """Wait until the volume service of a backend, just started, is at work."""

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 
+from tests.functional import sheepfs
 from tests.openstack.cinder import Cinder
 from tests.openstack.daemon import BIN
 from tests.openstack.glance import Glance
@@ -28,6 +29,9 @@ class Cloud:
         self.sheep = sheep
         self.second = second
         (directory / "locks").mkdir()
+        self._mount = None
+        #: Where sheepfs is mounted, None where this host cannot do that.
+        self.mount_point = None if sheepfs.MISSING else directory / "mnt"
         self.database = Database(directory)
         self.queue = MessageQueue(directory)
         self.cache = Cache(directory)
@@ -49,6 +53,8 @@ class Cloud:
         return [each for each in (self.glance, self.remote_glance) if each is not None]
 
     def start(self):
+        if self.mount_point is not None:
+            self._mount = sheepfs.Mount(self.mount_point, "-a", self.sheep.addresses[0])
         _at_once(lambda: self.database.start(("keystone", "glance", "cinder")),
                  self.queue.start, self.cache.start)
         _at_once(self.keystone.prepare, self.glance.prepare, self.cinder.prepare)
@@ -75,6 +81,8 @@ class Cloud:
         for daemon in reversed(self.daemons):
             if daemon.running:
                 daemon.kill()
+        if self._mount is not None:
+            self._mount.end()
 
     def report(self) -> str:
         return "\n".join("--- %s, %s\n%s" % (
