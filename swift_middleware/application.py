@@ -8,7 +8,7 @@ from swift.common.storage_policy import POLICIES
 from swift.proxy import server as proxy
 from swift.proxy.controllers import InfoController
 
-from swift_middleware import config, metrics
+from swift_middleware import concurrency, config, green, metrics
 from swift_middleware.background.runner import Runner
 from swift_middleware.controllers.account import AccountController
 from swift_middleware.controllers.container import ContainerController
@@ -41,6 +41,9 @@ class Application(proxy.Application):
             policy.object_ring = Ring()
         super().__init__({"client_chunk_size": str(_CHUNK_SIZE), **conf}, logger,
                          account_ring=Ring(), container_ring=Ring())
+        for name in self.options.copy_policies:
+            if POLICIES.get_by_name(name) is None:
+                raise ValueError("copy_policies: swift.conf has no storage policy '%s'" % name)
         self._auth_key = config.auth_key(self.options)
         self._store = None
         self._lock = threading.Lock()
@@ -91,6 +94,8 @@ def load_policies(conf):
 
 def app_factory(global_conf, **local_conf) -> Application:
     """For paste: ``use = egg:sheepstack#swift``."""
+    if green.is_in_use():
+        concurrency.use(green)
     conf = {**global_conf, **local_conf}
     load_policies(conf)
     return Application(conf)

@@ -1,22 +1,22 @@
 """How to block without stopping the others, whatever runs this process's threads.
 
-Swift's own server runs requests as eventlet's green threads; any other WSGI server uses
-native ones.  This is the one module that asks which it is.
+Native threads need no help.  Where they are eventlet's, the entry point that finds them so
+says :func:`use` with :mod:`swift_middleware.green`, and nothing else asks which it is.
 """
 
-import eventlet.tpool
-from eventlet import patcher
+_helper = None
 
 
-def is_green() -> bool:
-    """Whether the threads of this process are eventlet's."""
-    return patcher.is_monkey_patched("thread")
+def use(helper):
+    """``helper``: has an ``offload`` and a ``client_timeout`` of its own."""
+    global _helper
+    _helper = helper
 
 
 def offload(function, *args):
     """Call ``function(*args)``, which blocks in C code, while other threads go on."""
-    if is_green():
-        return eventlet.tpool.execute(function, *args)
+    if _helper is not None:
+        return _helper.offload(function, *args)
     return function(*args)
 
 
@@ -25,9 +25,9 @@ def client_timeout(seconds, error):
 
     Only green threads can be interrupted; other WSGI servers have time-outs of their own.
     """
-    if is_green():
-        return eventlet.Timeout(seconds, error)
-    return _Patient()
+    if _helper is not None:
+        return _helper.client_timeout(seconds, error)
+    return _PATIENT
 
 
 class _Patient:
@@ -36,3 +36,6 @@ class _Patient:
 
     def __exit__(self, *exc_info):
         pass
+
+
+_PATIENT = _Patient()

@@ -2,6 +2,24 @@
 
 from oslo_config import cfg
 
+from sheepstack.client import parse_copy_policy
+
+
+def _copy_policies(text):
+    """``{name: copy policy}`` of ``name=copy policy,...``.  (oslo's dictionaries have colons,
+    which copy policies have, too.)  Raises ValueError."""
+    if not isinstance(text, str):
+        return text
+    policies = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, equals, policy = (word.strip() for word in part.partition("="))
+        if not name or not equals:
+            raise ValueError("'%s' is not NAME=COPY-POLICY" % part)
+        parse_copy_policy(policy)
+        policies[name] = policy
+    return policies
+
+
 STORAGE = [
     cfg.ListOpt("sheep", default=["127.0.0.1:7000"],
                 help="Gateways of the sheep cluster, host:port or unix:/path, in order of "
@@ -9,10 +27,10 @@ STORAGE = [
     cfg.StrOpt("sheep_auth_key_file", help="File with the cluster's secret."),
     cfg.FloatOpt("sheep_timeout", default=30, min=1,
                  help="Seconds that a request to the cluster may take."),
-    cfg.DictOpt("copy_policies", default={},
-                help="The copy policy of each storage policy, like gold=3,silver=4:2; others "
-                     "have the cluster's default number of copies."),
-    cfg.IntOpt("inline_max", default=256 << 10, min=0, max=1 << 20,
+    cfg.Opt("copy_policies", type=_copy_policies, default={},
+            help="The copy policy of each storage policy, like gold=3,silver=4:2; others "
+                 "have the cluster's default number of copies."),
+    cfg.IntOpt("inline_max", default=1 << 20, min=0, max=1 << 20,
                help="Bytes of the largest object that is packed with others; larger ones get "
                     "4 MiB objects of their own."),
     cfg.IntOpt("buffer_memory", default=256 << 20, min=32 << 20,
