@@ -7,6 +7,7 @@ from swift.common.utils import Timestamp
 
 from swift_middleware.database import changes, ledger, queries
 from swift_middleware.database.schema import container, object
+from swift_middleware.storage import rows
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +47,7 @@ def _reap_container(store, account, row):
         except ledger.Refused as refusal:
             log.warning("an object of a deleted account stays: %r", refusal)
     if len(names) < _OBJECTS_AT_ONCE:
-        gone = {key: row[key] for key in (
-            "account", "name", "policy", "created_at", "put_timestamp")}
-        now = Timestamp.now().internal
-        gone.update(delete_timestamp=now, status_changed_at=now, deleted=1, headers="{}")
+        gone = rows.deleted_container(row, Timestamp.now().internal)
         try:
             store.put_container(gone, (row["log_volume"], row["log_slot"]))
         except ledger.Refused as refusal:

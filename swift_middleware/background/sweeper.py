@@ -135,13 +135,13 @@ def _leave_pack(connection, ident, slot):
 
 def _move_object(store, told, place, content):
     names = told["a"].encode(), told["c"].encode()
-    row = store.database.read(queries.find_object, *names, told["row"]["name"].encode())
+    row = queries.find_object(store.database, *names, told["row"]["name"].encode())
     if not queries.is_object(row) or place not in ledger.packs_of(row):
         return 0
     policy = store.database.read(queries.find_container, *names)["policy"]
-    data = b""
+    data = ()
     if row["data_volume"] is not None and row["extents"] is None:
-        data = b"".join(store.read(row, 0, row["size"]))
+        data = list(store.read(row, 0, row["size"]))
     store.change_object(*names, policy, row, dict(row), data)
     return 1
 

@@ -1,10 +1,13 @@
 """The ``sheep-swift`` command."""
 
 import argparse
+import gc
 import os
 import shutil
 import sys
 import tempfile
+
+_COLLECT_AFTER = 20000, 10, 20
 
 
 def build_parser():
@@ -69,6 +72,8 @@ def _serve(config):
     # The numbers of all workers together; it has to be said before any of them is made.
     directory = tempfile.mkdtemp(prefix="sheep-swift-")
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", directory)
+    # A request makes hundreds of objects, few of which refer to one another in a circle.
+    gc.set_threshold(*_COLLECT_AFTER)
     parent = os.getpid()
     try:
         return run_wsgi(config, "proxy-server", verbose=True)

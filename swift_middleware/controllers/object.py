@@ -36,7 +36,7 @@ class ObjectController(CachedMethods, proxy.BaseObjectController):
         return [req.headers]
 
     def _find(self):
-        return self.app.store.database.read(queries.find_object, *self._path)
+        return queries.find_object(self.app.store.database, *self._path)
 
     # -- GET and HEAD
 

@@ -1,6 +1,8 @@
 """The connection to the database."""
 
 import os
+import sqlite3
+import time
 
 import alembic.command
 import alembic.config
@@ -17,6 +19,14 @@ Unavailable = exception.DBError
 _POOL_SIZE = 8
 _CONNECT_TIMEOUT = 10
 _BUSY_TIMEOUT = 30
+
+#: Milliseconds for which SQLite itself waits for the lock to write.  It would sleep ever longer,
+#: many times as long as others hold it.
+_SHORT_WAIT = 2
+
+#: Copying what was written into the database's file waits for the disk twice.
+_CHECKPOINT_PAGES = 8192
+
 _MIGRATIONS = os.path.join(os.path.dirname(__file__), "migrations")
 
 
@@ -77,22 +87,49 @@ class Database:
             return self._use(self._readers, function, args)
         return concurrency.offload(self._use, self._readers, function, args)
 
+    def look_up(self, lookup, parameters: dict):
+        """The first row, a sequence, that ``lookup``, a :class:`Lookup`, finds; or None."""
+        if not self.is_sqlite:
+            return self.read(lookup.first, parameters)
+        connection = self._connection(self._readers)
+        try:
+            row = lookup.first_of_sqlite(connection, parameters)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise Unavailable(error) from None
+            raise
+        self._readers.append(connection)
+        return row
+
     def write(self, function, *args):
         """``function(connection, *args)`` in a transaction."""
         return concurrency.offload(self._use, self._writers, function, args)
 
-    def _use(self, idle, function, args):
+    def _connection(self, idle):
         try:
-            connection = idle.pop()
+            return idle.pop()
         except IndexError:
+            pass
+        try:
             connection = self.engine.connect()
+        except (sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError) as error:
+            # oslo.db translates what statements raise, but not this.
+            raise exception.DBConnectionError(error) from None
+        if self.is_sqlite and idle is self._writers:
+            connection.connection.dbapi_connection.execute(
+                "PRAGMA busy_timeout = %d" % _SHORT_WAIT)
+        return connection
+
+    def _use(self, idle, function, args):
+        connection = self._connection(idle)
         try:
             if self.is_sqlite:
                 # Keeps oslo.db from beginning a transaction, of a kind that cannot wait.
                 connection.info["in_transaction"] = True
             with connection.begin():
                 if self.is_sqlite and idle is self._writers:
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    _begin_to_write(connection.connection.dbapi_connection)
                 result = function(connection, *args)
         except BaseException:
             connection.close()
@@ -112,9 +149,46 @@ class Database:
             self._engine.dispose()
 
 
+class Lookup:
+    """A query with named parameters for one row, that is made once.
+
+    Where a row comes from SQLite, SQLAlchemy would take ten times longer than that.
+    """
+
+    def __init__(self, query):
+        self._query = query
+        self._compiled = None
+
+    def first(self, connection, parameters):
+        return connection.execute(self._query, parameters).first()
+
+    def first_of_sqlite(self, connection, parameters):
+        """Outside of a transaction.  Raises sqlite3.Error."""
+        if self._compiled is None:
+            compiled = self._query.compile(dialect=connection.dialect)
+            self._compiled = compiled.string, compiled.positiontup, compiled.params
+        text, names, values = self._compiled
+        values = {**values, **parameters}
+        return connection.connection.dbapi_connection.execute(
+            text, [values[name] for name in names]).fetchone()
+
+
+def _begin_to_write(connection):
+    """Begin a transaction as soon as nobody else is in one."""
+    until = time.monotonic() + _BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if time.monotonic() > until:
+                raise exception.DBConnectionError(error) from None
+
+
 def _on_sqlite_connect(connection, record):
     connection.isolation_level = None
     connection.execute("PRAGMA busy_timeout = %d" % (1000 * _BUSY_TIMEOUT))
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -65536")
+    connection.execute("PRAGMA wal_autocheckpoint = %d" % _CHECKPOINT_PAGES)

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from swift_middleware.database.engine import Lookup
 from swift_middleware.database.schema import account, container, object, tombstone
 
 _LISTED = (object.c.name, object.c.timestamp, object.c.meta_timestamp, object.c.listed_size,
@@ -19,16 +20,30 @@ def find_container(connection, account_name, name):
         container.c.account == account_name, container.c.name == name))
 
 
-def find_object(connection, account_name, container_name, name):
+def find_object(database, account_name, container_name, name):
     """The object's row, or that of the tombstone in its place, or None."""
-    for table in (object, tombstone):
-        found = _one(connection, sa.select(table).join(
-            container, container.c.id == table.c.container).where(
-            container.c.account == account_name, container.c.name == container_name,
-            container.c.deleted == 0, table.c.name == name))
-        if found is not None:
-            return found
-    return None
+    row = database.look_up(_OBJECT, {
+        "account": account_name, "container": container_name, "name": name})
+    if row is None:
+        return None
+    if row[0] is not None:
+        return dict(zip(_OBJECT_COLUMNS, row))
+    buried = row[len(_OBJECT_COLUMNS):]
+    return None if buried[0] is None else dict(zip(_TOMBSTONE_COLUMNS, buried))
+
+
+def _by_name(table):
+    return sa.and_(table.c.container == container.c.id, table.c.name == sa.bindparam("name"))
+
+
+_OBJECT_COLUMNS = tuple(object.c.keys())
+_TOMBSTONE_COLUMNS = tuple(tombstone.c.keys())
+_OBJECT = Lookup(
+    sa.select(*object.c, *(column.label("tombstone_" + column.name) for column in tombstone.c))
+    .select_from(container.outerjoin(object, _by_name(object))
+                 .outerjoin(tombstone, _by_name(tombstone)))
+    .where(container.c.account == sa.bindparam("account"),
+           container.c.name == sa.bindparam("container"), container.c.deleted == 0))
 
 
 def find_tombstone(connection, account_name, container_name, name):
@@ -85,6 +100,29 @@ def expired(connection, now, limit):
         .join(container, container.c.id == object.c.container)
         .where(object.c.delete_at <= now).order_by(object.c.delete_at).limit(limit))
     return [(row["account_name"], row["container_name"], dict(row)) for row in rows.mappings()]
+
+
+def queued(connection, account_name, content_type, limit):
+    """(container row, object row) of the objects of that type in an account, in order."""
+    found = connection.execute(
+        sa.select(container).where(container.c.account == account_name, container.c.deleted == 0,
+                                   container.c.objects > 0)
+        .order_by(container.c.name).limit(limit)).mappings().all()
+    for box in found:
+        rows = connection.execute(
+            sa.select(object).where(object.c.container == box["id"],
+                                    object.c.content_type == content_type)
+            .order_by(object.c.name).limit(limit)).mappings().all()
+        if rows:
+            return [(dict(box), dict(row)) for row in rows]
+    return []
+
+
+def empty_containers(connection, account_name, before, limit):
+    """Rows of containers that are older than the timestamp ``before``."""
+    return [dict(row) for row in connection.execute(sa.select(container).where(
+        container.c.account == account_name, container.c.deleted == 0,
+        container.c.objects == 0, container.c.put_timestamp < before).limit(limit)).mappings()]
 
 
 def old_tombstones(connection, before, limit):

@@ -74,21 +74,34 @@ class Writer:
     def write(self, data, on_done):
         """Start to write ``data``, which does not reach over the end of a slot.
 
-        ``on_done()`` is called when its bytes are not needed any more.  Raises SheepError
-        where an earlier write failed.
+        ``on_done(is_written)`` is called when its bytes are not needed any more; where they
+        could not be written, some of them may still be on their way.  Raises SheepError where
+        an earlier write failed.
         """
         try:
             if self._offset == self._end:
                 self._grow()
             future = self._volumes.vdi(self.volume).submit_pwrite(self._offset, data)
         except BaseException:
-            on_done()
+            on_done(False)
             raise
-        future.add_done_callback(lambda _: on_done())
+        future.add_done_callback(lambda done: on_done(done.exception() is None))
         self._offset += len(data)
         self._writes.append(future)
         while len(self._writes) > _WRITES:
-            self._writes.pop(0).result()
+            self.wait()
+
+    def wait(self) -> bool:
+        """Return when the oldest write is done; False where there is none under way."""
+        if not self._writes:
+            return False
+        self._writes.pop(0).result()
+        return True
+
+    @property
+    def room(self) -> int:
+        """Bytes up to the end of the slot that is being written to."""
+        return SLOT_SIZE - self._offset % SLOT_SIZE
 
     def _grow(self):
         count = self._left if self._left is not None else self._run

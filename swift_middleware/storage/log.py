@@ -6,6 +6,7 @@ transaction is committed; a record of a change that was refused is made unreadab
 before anybody is told.
 """
 
+import collections
 import logging
 import queue
 import threading
@@ -25,19 +26,26 @@ log = logging.getLogger(__name__)
 
 _BATCH_BYTES = SLOT_SIZE
 _BATCH_CHANGES = 256
+
+#: Bytes of a write that the next one does not wait for, and how many such are under way.
+_LARGE = 512 << 10
+_LARGE_WRITES = 2
+
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 
 
 class _Entry:
-    """A change on its way.  ``row``: for its record, None where it has none."""
+    """A change on its way.  ``row``: for its record, None where it has none.  ``data``: the
+    pieces of the bytes behind it, ``length`` in all."""
 
-    __slots__ = ("change", "row", "data", "written_at", "done", "result", "error")
+    __slots__ = ("change", "row", "data", "length", "written_at", "done", "result", "error")
 
-    def __init__(self, change, row=None, data=b""):
+    def __init__(self, change, row=None, data=()):
         self.change = change
         self.row = row
         self.data = data
+        self.length = sum(map(len, data))
         self.written_at = None
         self.done = threading.Event()
         self.result = None
@@ -169,17 +177,19 @@ class Log:
         self._copies = copies
         self._queue = queue.Queue()
         self._volume = None
-        self._slot = None
+        self._pack = None
         self._next_slot = 0
         self._within = 0
         self._fenced = False
+        self._under_way = collections.deque()
+        self._buffers = []
         _start(self._run, "swift-log")
 
-    def append(self, change, row, data=b""):
+    def append(self, change, row, data=()):
         """Write a record and make its change; the change's result.
 
-        ``row``: see :mod:`swift_middleware.storage.rows`.  Raises what the change raises,
-        SheepError, and :data:`engine.Unavailable`.
+        ``row``: see :mod:`swift_middleware.storage.rows`.  ``data``: bytes-like objects.  Raises
+        what the change raises, SheepError, and :data:`engine.Unavailable`.
         """
         entry = _Entry(change, row, data)
         self._queue.put(entry)
@@ -192,13 +202,13 @@ class Log:
     def _run(self):
         while True:
             batch = [self._queue.get()]
-            size = len(batch[0].data)
+            size = batch[0].length
             while size < _BATCH_BYTES and len(batch) < _BATCH_CHANGES:
                 try:
                     batch.append(self._queue.get_nowait())
                 except queue.Empty:
                     break
-                size += len(batch[-1].data)
+                size += batch[-1].length
             try:
                 self._write(batch)
             except Exception as error:
@@ -216,20 +226,20 @@ class Log:
             self._volume = None
         pieces, entries, at = [], [], 0
         for entry in batch:
-            if self._volume is None or self._slot is None:
+            if self._volume is None or self._pack is None:
                 self._open_pack()
-            head = record.head(self._volume.key, entry.row, len(entry.data))
-            size = record.size_of(len(head), len(entry.data))
+            head = record.head(self._volume.key, entry.row, entry.length)
+            size = record.size_of(len(head), entry.length)
             if self._within + size > SLOT_SIZE:
                 self._send(pieces, entries, at)
                 pieces, entries = [], []
                 self._open_pack()
-                head = record.head(self._volume.key, entry.row, len(entry.data))
+                head = record.head(self._volume.key, entry.row, entry.length)
+            start = (self._pack.slot << SLOT_SHIFT) + self._within
             if not entries:
-                at = (self._slot << SLOT_SHIFT) + self._within
-            start = (self._slot << SLOT_SHIFT) + self._within
-            pieces += (head, entry.data, bytes(size - len(head) - len(entry.data)))
-            entry.change.place = self._volume.id, self._slot
+                at = start
+            pieces += (head, *entry.data, bytes(size - len(head) - entry.length))
+            entry.change.place = self._volume.id, self._pack.slot
             if entry.data:
                 entry.change.offset = start + len(head)
             entry.written_at = None
@@ -238,31 +248,97 @@ class Log:
         self._send(pieces, entries, at)
 
     def _send(self, pieces, entries, at):
+        """Write, and have committed what was written.
+
+        What is small is waited for, so that others gather meanwhile; what is large is not.
+        """
         if not entries:
             return
-        try:
-            self._volumes.vdi(self._volume.id).pwrite(at, b"".join(pieces))
-        except SheepError as error:
-            log.error("records could not be written: %s", error)
-            for entry, _ in entries:
-                entry.end(error=error)
-            return
+        buffer = self._buffers.pop() if self._buffers else bytearray(SLOT_SIZE)
+        view = memoryview(buffer)
+        length = 0
+        for piece in pieces:
+            view[length:length + len(piece)] = piece
+            length += len(piece)
+        ident, pack_written_to = self._volume.id, self._pack
+        pack_written_to.begin()
         for entry, start in entries:
-            entry.written_at = self._volume.id, start
-        self._committer.put([entry for entry, _ in entries])
+            entry.written_at = ident, start
+
+        def end(error=None):
+            if error is None:
+                self._buffers.append(buffer)
+                self._committer.put([entry for entry, _ in entries])
+            else:
+                # Some of it may still be on its way: the buffer is not used again.
+                log.error("records could not be written: %s", error)
+                for entry, _ in entries:
+                    entry.end(error=error)
+            if pack_written_to.end():
+                self._seal(pack_written_to)
+
+        try:
+            vdi = self._volumes.vdi(ident)
+            if length < _LARGE:
+                vdi.pwrite(at, view[:length])
+                future = None
+            else:
+                future = vdi.submit_pwrite(at, view[:length])
+        except Exception as error:
+            end(error)
+            if not isinstance(error, SheepError):
+                raise
+            return
+        if future is None:
+            end()
+            return
+        future.add_done_callback(lambda done: end(done.exception()))
+        self._under_way.append(future)
+        while len(self._under_way) > _LARGE_WRITES:
+            self._under_way.popleft().exception()
+
+    def _seal(self, full):
+        self._committer.put([_Entry(SealPack(full.volume, full.slot))])
 
     def _open_pack(self):
         if self._volume is None or self._next_slot >= SLOTS:
             self._volume, self._next_slot = self._volumes.acquire(LOG, self._copies)
-            self._slot = None
+            self._pack = None
         self._database.write(
             _open_pack, self._volume.id, self._volumes.owner, self._next_slot, time.time())
-        if self._slot is not None:
-            # Behind the changes whose records are in it.
-            self._committer.put([_Entry(SealPack(self._volume.id, self._slot))])
-        self._slot = self._next_slot
+        if self._pack is not None and self._pack.close():
+            self._seal(self._pack)
+        self._pack = _Pack(self._volume.id, self._next_slot)
         self._next_slot += 1
         self._within = 0
+
+
+class _Pack:
+    """A slot that is being filled.  It is sealed behind the changes whose records are in it:
+    when it is full and nothing is being written to it any more."""
+
+    def __init__(self, volume, slot):
+        self.volume = volume
+        self.slot = slot
+        self._lock = threading.Lock()
+        self._writes = 0
+        self._is_full = False
+
+    def begin(self):
+        with self._lock:
+            self._writes += 1
+
+    def end(self) -> bool:
+        """One write is over; whether to seal the pack now."""
+        with self._lock:
+            self._writes -= 1
+            return self._is_full and not self._writes
+
+    def close(self) -> bool:
+        """Nothing more will be written; whether to seal the pack now."""
+        with self._lock:
+            self._is_full = True
+            return not self._writes
 
 
 def _open_pack(connection, ident, owner, slot, now):

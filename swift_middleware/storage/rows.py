@@ -19,6 +19,14 @@ def of_container(row):
     return {"t": "container", "row": _portable(row)}
 
 
+def deleted_container(row, timestamp):
+    """The row of a container once it is deleted."""
+    kept = {key: row[key] for key in (
+        "account", "name", "policy", "created_at", "put_timestamp")}
+    return {**kept, "delete_timestamp": timestamp, "status_changed_at": timestamp, "deleted": 1,
+            "headers": "{}"}
+
+
 def of_object(account, container, row, inline, volume_name=None):
     """``volume_name``: of the volume where the bytes are."""
     data = None

@@ -1,5 +1,6 @@
 """What the controllers call to have bytes stored and fetched, and changes made."""
 
+import functools
 import hashlib
 import logging
 import threading
@@ -9,7 +10,7 @@ from swift_middleware import concurrency, metrics
 from swift_middleware.database import changes, engine, ledger
 from swift_middleware.storage import bulk, rows
 from swift_middleware.storage.log import Committer, Log
-from swift_middleware.storage.memory import Budget, NoRoom
+from swift_middleware.storage.memory import Budget, Buffers, NoRoom
 from swift_middleware.storage.volumes import SLOT_SIZE, Fenced, Volumes
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,14 @@ log = logging.getLogger(__name__)
 TRANSIENT = (SheepError, engine.Unavailable, Fenced, NoRoom)
 
 _PATIENCE = 20
-_HASHED_AT_ONCE = 64 << 10
+
+#: A millisecond is not worth a thread.
+_HASHED_AT_ONCE = 512 << 10
+
+#: Bytes that are written at a time where memory is short, and buffers that are kept for others
+#: where it is not.
+_LEAN = 128 << 10
+_BUFFERS_KEPT = 16
 
 
 class Store:
@@ -34,6 +42,7 @@ class Store:
         self.cluster = Cluster(options.sheep, auth_key=auth_key, timeout=options.sheep_timeout)
         self.volumes = Volumes(self.cluster, self.database, options.lease)
         self.budget = Budget(options.buffer_memory)
+        self.buffers = Buffers(self.budget, SLOT_SIZE, _BUFFERS_KEPT)
         self.inline_max = options.inline_max
         self.committer = Committer(
             self.database, self.volumes, options.database_patience, self._on_fenced)
@@ -108,8 +117,8 @@ class Store:
         metrics.received.inc(upload.size)
         return result
 
-    def change_object(self, account, container, policy, old, row, data=b""):
-        """Give an object other metadata, or its bytes, ``data``, another place.
+    def change_object(self, account, container, policy, old, row, data=()):
+        """Give an object other metadata, or its bytes, ``data`` in pieces, another place.
 
         Raises :class:`ledger.Changed`.
         """
@@ -156,7 +165,7 @@ class Upload:
     """Takes an object's bytes in, piece by piece.
 
     ``size`` and ``etag`` (the MD5 in hexadecimal) are there after :meth:`finish`; the bytes
-    are then in ``inline`` or in ``extents`` of ``volume``.
+    are then in ``inline``, a list of bytes-like objects, or in ``extents`` of ``volume``.
     """
 
     def __init__(self, store, policy, length):
@@ -164,14 +173,17 @@ class Upload:
         self._policy = policy
         self._length = length
         self._md5 = hashlib.md5(usedforsecurity=False)
+        self._is_small = length is None or length <= store.inline_max
         self._chunks = []
-        self._buffered = 0
+        self._held = 0
+        self._buffer = None
+        self._filled = 0
+        self._give_back = None
         self._writer = None
-        self._within = 0
         self._kept = False
         self.size = 0
         self.etag = None
-        self.inline = b""
+        self.inline = []
 
     @property
     def volume(self):
@@ -183,51 +195,72 @@ class Upload:
 
     def write(self, chunk):
         """Raises SheepError, :class:`NoRoom` and :data:`engine.Unavailable`."""
-        view = memoryview(chunk)
-        self.size += len(view)
+        length = len(chunk)
+        self.size += length
+        # Now, while it is in the processor's cache.
+        if length > _HASHED_AT_ONCE:
+            concurrency.offload(self._md5.update, chunk)
+        else:
+            self._md5.update(chunk)
+        if self._is_small:
+            if self.size <= self._store.inline_max and self._store.budget.try_take(length):
+                self._chunks.append(chunk)
+                self._held += length
+                return
+            self._is_small = False
+            for held in self._let_go():
+                self._fill(memoryview(held))
+        self._fill(memoryview(chunk))
+
+    def _let_go(self):
+        chunks = self._chunks
+        self._store.budget.give_back(self._held)
+        self._chunks, self._held = [], 0
+        return chunks
+
+    def _fill(self, view):
         while len(view):
-            part = view[:SLOT_SIZE - self._within - self._buffered]
-            self._take(part)
+            if self._buffer is None:
+                self._take_buffer()
+            part = view[:len(self._buffer) - self._filled]
+            self._buffer[self._filled:self._filled + len(part)] = part
+            self._filled += len(part)
             view = view[len(part):]
-            if self._within + self._buffered == SLOT_SIZE:
+            if self._filled == len(self._buffer):
                 self._flush()
 
-    def _take(self, part):
-        budget = self._store.budget
-        if not budget.try_take(len(part)):
-            self._flush()
-            budget.take(len(part), _PATIENCE)
-        self._chunks.append(part)
-        self._buffered += len(part)
-
-    def _flush(self):
-        if not self._buffered:
-            return
-        data = b"".join(self._chunks)
-        self._chunks = []
-        self._buffered = 0
+    def _take_buffer(self):
+        """Have room for some of the bytes: of a slot, or less where memory is short."""
+        buffers, budget = self._store.buffers, self._store.budget
         if self._writer is None:
             self._writer = bulk.Writer(
                 self._store.bulk(self._policy), self._store.volumes, self._length)
-        self._writer.write(data, lambda: self._store.budget.give_back(len(data)))
-        self._within = (self._within + len(data)) % SLOT_SIZE
-        self._hash(data)
+        whole = buffers.try_take()
+        while whole is None and self._writer.wait():
+            whole = buffers.try_take()
+        if whole is not None:
+            self._buffer = memoryview(whole)[:self._writer.room]
+            self._give_back = functools.partial(buffers.give_back, whole)
+            return
+        length = min(_LEAN, self._writer.room)
+        budget.take(length, _PATIENCE)
+        self._buffer = memoryview(bytearray(length))
+        self._give_back = lambda is_free: budget.give_back(length)
 
-    def _hash(self, data):
-        if len(data) > _HASHED_AT_ONCE:
-            concurrency.offload(self._md5.update, data)
-        else:
-            self._md5.update(data)
+    def _flush(self):
+        data, give_back = self._buffer[:self._filled], self._give_back
+        self._buffer, self._filled = None, 0
+        self._writer.write(data, give_back)
 
     def finish(self):
         """All bytes were there: return when they are safe, but for those that are inline."""
-        if self._writer is None and self.size <= self._store.inline_max:
-            self.inline = b"".join(self._chunks)
-            self._chunks = []
-            self._hash(self.inline)
+        if self._is_small:
+            self.inline = self._chunks
         else:
-            self._flush()
-            self._writer.finish()
+            if self._buffer is not None:
+                self._flush()
+            if self._writer is not None:
+                self._writer.finish()
         self.etag = self._md5.hexdigest()
 
     def keep(self):
@@ -236,9 +269,10 @@ class Upload:
 
     def close(self):
         """Give back what is not an object's.  Does not raise."""
-        if self._buffered:
-            self._store.budget.give_back(self._buffered)
-            self._chunks, self._buffered = [], 0
+        self._let_go()
+        if self._buffer is not None:
+            self._buffer = None
+            self._give_back(True)
         if self._writer is None or self._kept or not self._writer.extents:
             return
         self._writer.abandon()
