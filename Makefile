@@ -30,7 +30,7 @@ help:
 	@echo "make functional   the functional tests alone (ARGS='-k word' picks some)"
 	@echo "make openstack    the tests on real OpenStack services alone (ARGS='-k word' picks some)"
 	@echo "make swift        the tests of the object API alone          (ARGS='-k word' picks some)"
-	@echo "make conformance  all of Swift's own tests against the object API, on two databases"
+	@echo "make conformance  all of Swift's own tests on two databases, and clients with much to move"
 	@echo "make bench-object the object API beside Swift itself, as ratios"
 	@echo "make tempest      tempest's own tests against these services  (ARGS='regex' picks some)"
 	@echo "make thrash N=50  break clusters so many times and check what is left of them"
@@ -76,7 +76,8 @@ swift: swift-venv
 	@$(SWIFT_VENV)/bin/python -m pytest tests/swift $(ARGS)
 
 conformance: swift-venv
-	@CONFORMANCE=1 $(SWIFT_VENV)/bin/python -m pytest tests/swift/test_conformance.py $(ARGS)
+	@CONFORMANCE=1 $(SWIFT_VENV)/bin/python -m pytest tests/swift/test_conformance.py \
+		tests/swift/test_clients.py $(ARGS)
 
 bench-object: swift-venv
 	@$(SWIFT_VENV)/bin/python -m benchmarks.object $(ARGS)

@@ -1,13 +1,14 @@
 """The command line: ``python -m benchmarks.object --help``."""
 
 import argparse
+import functools
 import pathlib
 import shutil
 import sys
 import tempfile
 from typing import NamedTuple
 
-from benchmarks.object import cpu
+from benchmarks.object import cpu, names
 from benchmarks.object.load import Load
 from benchmarks.object.real_swift import RealSwift
 from benchmarks.table import Result, Table
@@ -17,6 +18,7 @@ from tests.swift.service import USUAL_PIPELINE, Account, Memcached, ObjectApi
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = (("4 KiB", 4 * KIB), ("1 MiB", MIB), ("64 MiB", 64 * MIB))
 CONNECTIONS = (1, 16)
+_PAGE = 10000
 
 
 def _parser():
@@ -29,7 +31,8 @@ def _parser():
     add("--workers", type=int, default=2, help="of either proxy (default: 2)")
     add("--seconds", type=float, default=5, help="for each row and repeat (default: 5)")
     add("--repeats", type=int, default=3, help="of each row (default: 3)")
-    add("--names", type=int, default=10000, help="in the container that is listed")
+    add("--names", type=int, default=1000000,
+        help="in the container that is listed (default: 1000000)")
     add("--rows", metavar="WORD", default="", help="only rows with this word in their names")
     return parser
 
@@ -51,8 +54,11 @@ def main(arguments=None) -> int:
         other.config.write_text(other.config.read_text().replace(
             "use = egg:sheepstack#swift", "use = egg:swift#proxy\nnode_timeout = 60"))
         real = RealSwift(other.config).start(port)
-        sides = [_Side(Load(*_login(ours.url)), {ours.process.pid, *cluster.pids}),
-                 _Side(Load(*_login(other.url)), real.pids)]
+        state = "sqlite:///%s/state/objects.db" % ours.directory
+        sides = [_Side(Load(*_login(ours.url)), {ours.process.pid, *cluster.pids},
+                       functools.partial(names.fill_ours, state)),
+                 _Side(Load(*_login(other.url)), real.pids,
+                       functools.partial(names.fill_swifts, real.directory))]
         _measure(sides, given)
     finally:
         for server in (ours, real):
@@ -65,10 +71,12 @@ def main(arguments=None) -> int:
 
 
 class _Side(NamedTuple):
-    """``leaders``: the processes of its servers, for :mod:`benchmarks.object.cpu`."""
+    """``leaders``: the processes of its servers, for :mod:`benchmarks.object.cpu`.
+    ``fill(account, container, names)``: puts names there; see :mod:`benchmarks.object.names`."""
 
     load: Load
     leaders: set
+    fill: object
 
 
 def _login(url):
@@ -84,7 +92,7 @@ def _measure(sides, given):
             if given.rows in name:
                 _measure_objects(table, sides, name, size, connections, given)
     if given.rows in "listing":
-        _measure_listings(table, [side.load for side in sides], given)
+        _measure_listings(table, sides, given)
 
 
 def _measure_objects(table, sides, name, size, connections, given):
@@ -103,16 +111,25 @@ def _measure_objects(table, sides, name, size, connections, given):
         table.add(Result("%s, %s, processor" % (verb, name), "http", "ms", False, ours, theirs))
 
 
-def _measure_listings(table, loads, given):
-    for load in loads:
-        load.fill(("d%03d/%07d" % (number % 100, number) for number in range(given.names)), 16)
-    for label, query in (
-            ("listing of %d names" % given.names, "limit=10000"),
-            ("listing by prefix and delimiter", "prefix=d05&delimiter=/"),
-            ("listing by delimiter", "delimiter=/")):
+def _measure_listings(table, sides, given):
+    """A page of 10,000 names among as many, and then what is in a container of many names."""
+    _list(table, sides, given, _PAGE, (("a page of %d names" % _PAGE, "limit=%d" % _PAGE),))
+    if given.names > _PAGE:
+        _list(table, sides, given, given.names, (
+            ("a page of %d" % _PAGE, "limit=%d&marker=d500/" % _PAGE),
+            ("prefix and delimiter", "prefix=d5&delimiter=/"),
+            ("all by delimiter", "delimiter=/")))
+
+
+def _list(table, sides, given, count, asked):
+    loads = [side.load.sibling() for side in sides]
+    for side, load in zip(sides, loads):
+        side.fill(*load.container,
+                  ("d%03d/%07d" % (number % 1000, number) for number in range(count)))
+    for label, query in asked:
         values = [[load.listing(query, 5).seconds * 1000 for _ in range(given.repeats)]
                   for load in loads]
-        table.add(Result(label, "http", "ms", False, *values))
+        table.add(Result("%s, of %d" % (label, count), "http", "ms", False, *values))
 
 
 if __name__ == "__main__":
