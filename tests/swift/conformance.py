@@ -90,15 +90,15 @@ def fetch():
         archive.extractall(SOURCE.parent, filter="data")
 
 
-def run(directory, url, tests, *options, timeout=1500) -> Outcome:
-    """Run ``tests``, a path in :data:`SOURCE`, against the API at ``url``."""
+def run(directory, url, *tests, timeout=1500) -> Outcome:
+    """Run ``tests``, paths in :data:`SOURCE` and options of pytest, against the API at ``url``."""
     directory = pathlib.Path(directory)
     config, report = directory / "test.conf", directory / "report.xml"
     config.write_text(_TEST_CONF % {"url": url, "address": urlsplit(url).netloc})
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:requests_mock", "-p", "no:rerunfailures",
          "-p", "no:cacheprovider", "-o", "addopts=", "-q", "--tb=short", "-W", "ignore",
-         "--junit-xml", report, *options, tests],
+         "--junit-xml", report, *tests],
         cwd=SOURCE, timeout=timeout, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "SWIFT_TEST_CONFIG_FILE": str(config), "SWIFT_TEST_IN_PROCESS": "0"})

@@ -1,10 +1,12 @@
 """Fixtures of the tests of the object API: one cluster of three sheep for all of them."""
 
 import itertools
+import tempfile
 
 import pytest
 
 from tests.functional.harness import SheepCluster
+from tests.swift.mariadb import MariaDB
 from tests.swift.postgresql import PostgreSQL
 from tests.swift.service import Account, Memcached, ObjectApi
 
@@ -33,8 +35,19 @@ def memcached():
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory):
-    server = PostgreSQL(tmp_path_factory.mktemp("postgresql"))
+def postgresql():
+    # Where pytest has its directories another user may be locked out at any time: every run of
+    # pytest sees to that anew.
+    with tempfile.TemporaryDirectory(prefix="sheepstack-postgresql-") as directory:
+        server = PostgreSQL(directory)
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory):
+    server = MariaDB(tmp_path_factory.mktemp("mariadb"))
     server.start()
     yield server
     server.stop()
@@ -47,7 +60,7 @@ def make_api(tmp_path, memcached, request):
 
     def make(sheep, **options):
         name = options.pop("name", "api%d" % next(_numbers))
-        api = ObjectApi(tmp_path / name, sheep, memcached, **options)
+        api = ObjectApi(tmp_path / name, sheep, options.pop("memcached", memcached), **options)
         made.append(api)
         return api.start()
 

@@ -98,6 +98,8 @@ allow_object_versioning = true
 [filter:etag-quoter]
 use = egg:swift#etag_quoter
 enable_by_default = true
+[filter:status]
+use = egg:sheepstack#swift_status
 [filter:keymaster]
 use = egg:swift#keymaster
 encryption_root_secret = Y2hhbmdlbWVjaGFuZ2VtZWNoYW5nZW1lY2hhbmdlbWU=

@@ -14,7 +14,7 @@ from tests.functional.harness import wait_until
 from tests.swift.service import USUAL_PIPELINE, Account
 
 MIB = 1 << 20
-WRITERS = 25
+WRITERS = 100
 OPTIONS = ("sweep_interval = 3600", "grace = 0", "lease = 4")
 
 
@@ -25,7 +25,7 @@ class Traffic:
     being written since.
     """
 
-    def __init__(self, account, container, names=100):
+    def __init__(self, account, container, names=400):
         self.account = account
         self.container = container
         self.names = names
@@ -166,12 +166,12 @@ def test_the_database_is_restarted_in_the_middle_of_many_puts(
     traffic.check(Account(api.url))
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"])
 def test_two_processes_race_on_the_same_names(make_api, sheep, request, tmp_path, database):
     if database == "sqlite":
         url = "sqlite:///%s/shared/objects.db" % tmp_path
     else:
-        url = request.getfixturevalue("postgresql").database("race")
+        url = request.getfixturevalue(database).database("race")
     options = ["connection = " + url, "sweep_interval = 0.5", "grace = 0"]
     apis = [make_api(sheep.addresses, options=options, pipeline=USUAL_PIPELINE)
             for _ in range(2)]
