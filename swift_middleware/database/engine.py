@@ -69,7 +69,12 @@ class Database:
         def upgrade(connection):
             config.attributes["connection"] = connection
             self._lock_migrations(connection)
-            alembic.command.upgrade(config, "head")
+            try:
+                alembic.command.upgrade(config, "head")
+            finally:
+                if connection.dialect.name in ("mysql", "mariadb"):
+                    # It is the connection's, not the transaction's.
+                    connection.exec_driver_sql("SELECT RELEASE_LOCK('sheep-swift')")
 
         self._use(self._writers, upgrade, ())
 
