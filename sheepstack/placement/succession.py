@@ -4,6 +4,10 @@ A map changes in two steps.  First the new membership is published with ``settle
 every node stops serving under the old revision and says so (``acked``).  Once all have, the
 same map is published as settled and all serve again.  So no two nodes ever serve under
 different maps at the same time.
+
+That includes nodes which the new map leaves out though their sessions live, because the others
+cannot talk to them: they too are waited for, until they say that they serve no more or are
+*fenced*, which is when they cannot serve any more without having looked at the map.
 """
 
 from typing import Iterable, NamedTuple, Optional, Tuple
@@ -43,8 +47,12 @@ def first_map(members: Iterable[Member], uuid, ctime, **settings) -> ClusterMap:
     return ClusterMap(uuid=uuid, ctime=ctime, epoch=1, nodes=sorted_nodes(nodes), **settings)
 
 
-def next_map(current: ClusterMap, members: Iterable[Member], now: int) -> Optional[ClusterMap]:
-    """The map that should follow ``current``, or None where all is as it should be."""
+def next_map(current: ClusterMap, members: Iterable[Member], now: int,
+             fenced=frozenset()) -> Optional[ClusterMap]:
+    """The map that should follow ``current``, or None where all is as it should be.
+
+    ``fenced``: incarnations of members that cannot serve under an older map any more.
+    """
     members = living(members)
     running = {member.node.incarnation: member for member in members}
     in_map = [node for node in current.nodes if node.incarnation in running]
@@ -68,13 +76,20 @@ def next_map(current: ClusterMap, members: Iterable[Member], now: int) -> Option
         if not staying and not joining:
             return None
         return _changed(current, staying, joining, now)
-    if not current.settled and all(
+    if not current.settled and not set(left_out(current, members)) - set(fenced) and all(
             running[node.incarnation].acked >= current.revision for node in in_map):
         return current._replace(settled=True)
     if current.settled and current.last_complete < current.revision and all(
             running[node.incarnation].recovered >= current.revision for node in in_map):
         return current._replace(last_complete=current.revision)
     return None
+
+
+def left_out(current: ClusterMap, members: Iterable[Member]) -> list:
+    """Incarnations of members that may not know yet that they are not in the map any more."""
+    return [member.node.incarnation for member in living(members)
+            if member.acked and member.uuid == current.uuid
+            and current.index_of(member.node.incarnation) < 0]
 
 
 def forced_map(current: ClusterMap, members: Iterable[Member], now: int) -> ClusterMap:

@@ -13,6 +13,7 @@ import uuid
 from sheepstack import coordination
 from sheepstack.coordination.base import SessionState
 from sheepstack.coordination.errors import CoordinationError
+from sheepstack.coordination.session import now
 from sheepstack.placement import succession
 from sheepstack.placement.cluster_map import ClusterMap, Node, Status
 from sheepstack.placement.ring import Ring, changed_arcs, merged
@@ -34,6 +35,8 @@ _TICK_SECONDS = 1.0
 _REJOIN_SECONDS = 0.5
 #: So many session timeouts may a member be silent whose session lives.
 _SILENCE = 1.5
+#: The part of a session timeout for which a sheep serves without another look at the map.
+_MAP_HOLDS = 2 / 3
 #: How long clients are kept waiting for a sheep that joins.
 _JOIN_SECONDS = 15.0
 
@@ -67,6 +70,8 @@ class Membership:
         self._map_version = -1
         self._map = None
         self._members = {}
+        #: Since when those are out of the map that may not know it, by CLOCK_BOOTTIME.
+        self._left_out = {}
         self._acked = self._rolled = self._recovered = 0
         self._leaving = False
         self._suspects_left = True
@@ -173,11 +178,13 @@ class Membership:
             return
         if condition is SessionState.SUSPENDED:
             return
+        looked = now()
         self._look()
         self._check_cluster()
         self._restore_map()
         self._lead()
         self._follow()
+        self._state.map_holds(looked + _MAP_HOLDS * self._coordinator.session_timeout)
         self._publish()
 
     def _rejoin(self):
@@ -249,7 +256,8 @@ class Membership:
             return
         if self._map is None:
             return
-        following = succession.next_map(self._map, self._members.values(), int(time.time()))
+        following = succession.next_map(
+            self._map, self._members.values(), int(time.time()), self._fenced())
         if following is not None and self._coordinator.lease_valid():
             log.info("epoch %d, revision %d%s: %s", following.epoch, following.revision,
                      " begins" if not following.settled else
@@ -257,6 +265,15 @@ class Membership:
                      " ".join(node.name for node in following.nodes))
             if self._replace(following, self._map_version):
                 self._map = following
+
+    def _fenced(self):
+        """Members that have been out of the map for so long that they know it or are silent."""
+        left_out = succession.left_out(self._map, self._members.values())
+        moment = now()
+        self._left_out = {
+            incarnation: self._left_out.get(incarnation, moment) for incarnation in left_out}
+        limit = moment - self._coordinator.session_timeout
+        return {incarnation for incarnation, since in self._left_out.items() if since <= limit}
 
     def _replace(self, cluster_map, version) -> bool:
         """Make this the map, where that of ``version`` still is; False: somebody was first."""

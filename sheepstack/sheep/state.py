@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 
+from sheepstack.coordination.session import now
 from sheepstack.placement.cluster_map import ClusterMap
 from sheepstack.placement.ring import Ring
 from sheepstack.sheep.direct_page import NO_PAGE
@@ -37,6 +38,8 @@ class ClusterState:
         self._page = page
         self._changed = threading.Condition()
         self._lease = lambda: False
+        self._lease_lock = threading.Lock()
+        self._session_until = self._map_until = 0.0
         self._history = None
         self._rings = {}
         self._joining_until = 0.0
@@ -71,7 +74,7 @@ class ClusterState:
     def _wait_until(self, condition):
         with self._changed:
             while not self.stopping.is_set():
-                if condition(self.view) and self._lease():
+                if condition(self.view) and self.lease_valid():
                     return self.view
                 self._changed.wait(_LOOK_SECONDS)
             return None
@@ -96,12 +99,26 @@ class ClusterState:
     def attach(self, coordinator):
         """Use this session from now on."""
         self._lease = coordinator.lease_valid
-        coordinator.watch_lease(self._page.set_lease)
+        coordinator.watch_lease(self._session_holds)
         self._history = coordinator.history
+
+    def map_holds(self, until):
+        """The view is that of the map as it was so little time ago that nobody goes on without
+        a node that it names before ``until``, seconds of CLOCK_BOOTTIME.  See
+        :func:`sheepstack.placement.succession.next_map`.
+        """
+        with self._lease_lock:
+            self._map_until = until
+            self._page.set_lease(min(until, self._session_until))
+
+    def _session_holds(self, until):
+        with self._lease_lock:
+            self._session_until = until
+            self._page.set_lease(min(until, self._map_until))
 
     def lease_valid(self) -> bool:
         """True while nobody can have thrown this sheep out of the map without its knowing."""
-        return self._lease()
+        return self._lease() and now() < self._map_until
 
     def maps_after(self, revision):
         """Past maps with a greater revision, newest first, without the present one."""

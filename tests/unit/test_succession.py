@@ -4,7 +4,7 @@ import unittest
 
 from sheepstack.placement.cluster_map import Node, Status
 from sheepstack.placement.succession import (
-    AUTO_VNODES, Member, cut_off, first_map, forced_map, map_with_vnodes, next_map,
+    AUTO_VNODES, Member, cut_off, first_map, forced_map, left_out, map_with_vnodes, next_map,
     vnodes_by_space)
 
 
@@ -58,6 +58,18 @@ class NextMapTest(unittest.TestCase):
         self.assertIsNone(next_map(unsettled, slow, 9))
         settled = next_map(unsettled, [A._replace(acked=7), B._replace(acked=7)], 9)
         self.assertEqual(settled, unsettled._replace(settled=True))
+
+    def test_settles_once_those_left_out_know_it_or_are_fenced(self):
+        """Their sessions live, so they would go on serving under the map before."""
+        unsettled = running(A, B)._replace(settled=False)
+        acked = [A._replace(acked=7), B._replace(acked=7)]
+        out = C._replace(acked=6, unreachable=("a:7000",))
+        acked[0] = acked[0]._replace(unreachable=(C.node.name,))
+        self.assertEqual([C.node.incarnation], left_out(unsettled, acked + [out]))
+        self.assertIsNone(next_map(unsettled, acked + [out], 9))
+        for members, fenced in ((acked + [out._replace(acked=0)], ()), (acked, ()),
+                                (acked + [out], {C.node.incarnation})):
+            self.assertTrue(next_map(unsettled, members, 9, fenced).settled)
 
     def test_an_unsettled_revision_does_not_count_as_settled_later(self):
         unsettled = running(A, B, C)._replace(settled=False)
