@@ -82,16 +82,17 @@ class Pool:
         ``deadline`` (monotonic).  Raises AuthenticationFailed and Closed.
         """
         best = None
-        whole = 0
-        for connection in self._connections:
-            if connection.broken is None:
-                whole += 1
-                load = len(connection.calls)
-                if not load:
-                    return connection
-                if best is None or load < len(best.calls):
-                    best = connection
-        if best is not None and whole >= self._width:
+        connections = self._connections
+        if any(connection.broken is not None for connection in connections):
+            # Then the whole ones are as good as gone, see _leave_broken().
+            return self._open(deadline)
+        for connection in connections:
+            load = len(connection.calls)
+            if not load:
+                return connection
+            if best is None or load < len(best.calls):
+                best = connection
+        if best is not None and len(connections) >= self._width:
             return best
         return self._open(deadline)
 
