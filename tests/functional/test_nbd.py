@@ -215,6 +215,8 @@ def test_one_client_at_a_time(cluster, client, serve, tmp_path):
         holder.communicate(b"\n", timeout=30)
     wait_until(lambda: not is_locked(client), 20, "the lock to be given back")
     io(second.uri("disk"), "read -P 0x78 0 1", "write -P 0x79 0 1")
+    # The server notices the end of a connection after the client has ended.
+    wait_until(lambda: not is_locked(client), 20, "the lock to be given back")
     with client.open_vdi("disk"):
         run("nbdinfo", uri, status=1)
     io(uri, "read -P 0x79 0 1")

@@ -244,7 +244,8 @@ def test_the_leader_dies_while_it_takes_a_snapshot(cluster):
             assert snapshot.pread(0, len(content)) == content
     assert len(contents) >= 3
     headers = list(client.list_vdis())
-    assert vids_on_disk(cluster) == {header.vdi_id for header in headers}
+    wait_until(lambda: vids_on_disk(cluster) == {header.vdi_id for header in headers}, 60,
+               "what was half made to go")
     wait_order(cluster)
     for header in headers:
         client.delete_vdi("disk", header.snap_id if header.is_snapshot else None)
