@@ -160,9 +160,7 @@ class Vdi:
             file = files.find(oid, length, may_wait)
             if file is None:
                 return None
-        lock = self._lock
-        if lock is not None and (
-                lock.generation != file.generation or lock.takes != inode.takes):
+        if not self._is_ours(file, inode):
             return None
         data = file.read(within, length)
         if data is None:
@@ -173,15 +171,18 @@ class Vdi:
         return data
 
     def _read_here_into(self, inode, oid, within, sink) -> bool:
-        files, lock = self._files, self._lock
+        files = self._files
         file = files.find(oid, len(sink))
-        if file is None or lock is not None and (
-                lock.generation != file.generation or lock.takes != inode.takes):
-            return False
-        if not file.read_into(within, sink):
+        if file is None or not self._is_ours(file, inode) or not file.read_into(within, sink):
             return False
         files.count(len(sink))
         return True
+
+    def _is_ours(self, file, inode):
+        """False where our lock may have been lost between the inode and the file."""
+        lock = self._lock
+        return lock is None or (
+            lock.generation == file.generation and lock.takes == inode.takes)
 
     def _read(self, offset, view):
         for parts in _windows(split(offset, len(view), self._shift), _WINDOW):

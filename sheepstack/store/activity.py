@@ -29,8 +29,8 @@ from struct import Struct
 
 from sheepstack import runtime
 from sheepstack.store import disk
-from sheepstack.wire.checksum import crc32c
 from sheepstack.store.errors import BadStore, from_os_error
+from sheepstack.wire.checksum import crc32c
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from struct import Struct
 
 from sheepstack import runtime
 from sheepstack.store import disk
-from sheepstack.wire.checksum import crc32c
 from sheepstack.store.errors import StoreIOError, from_os_error
+from sheepstack.wire.checksum import crc32c
 
 _HEADER = Struct("<8sII")
 _MAGIC = b"sheepmap"

@@ -30,9 +30,9 @@ import threading
 from struct import Struct
 
 from sheepstack.store import disk
+from sheepstack.store.errors import NoObject, NoSpace, Rotten, from_os_error
 from sheepstack.wire.checksum import (
     BLOCK, BLOCK_MASK, BLOCK_SHIFT, block_checksums, crc32c, spliced_checksum)
-from sheepstack.store.errors import NoObject, NoSpace, Rotten, from_os_error
 
 _LOG = logging.getLogger(__name__)
 

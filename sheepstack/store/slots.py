@@ -17,8 +17,8 @@ from struct import Struct
 
 from sheepstack import runtime
 from sheepstack.store import disk
-from sheepstack.wire.checksum import crc32c
 from sheepstack.store.errors import BadStore, from_os_error
+from sheepstack.wire.checksum import crc32c
 
 SLOT_SIZE = 16384
 _HEADER = Struct("<8sIIQ")
