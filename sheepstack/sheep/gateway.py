@@ -75,6 +75,10 @@ class Write:
         self.not_before = 0.0
         self.failures = 0
 
+    def __repr__(self):
+        return "<%s of %016x, revision %d, first sent at %d>" % (
+            PeerOp(self.kind).name, self.oid, self.revision, self.first)
+
     def is_pointless(self) -> bool:
         """True for a client's write that was never sent, and whose client is gone.
 
@@ -130,16 +134,16 @@ class Gateway:
         """
         self._stay += 1
 
-    def owes(self, revision) -> bool:
-        """True while a write that an earlier revision left undone is still to be sent again.
+    def owed(self, revision) -> list:
+        """Writes that an earlier revision left undone and that are still to be sent again.
 
-        It may have been read there by now, so it must be everywhere before anything that is
-        later.  The removals that wait for more than that end with their revision.
+        They may have been read there by now, so they must be everywhere before anything that
+        is later.  The removals that wait for more than that end with their revision.
         """
         with self._issue:
             writes = list(self._outstanding.values())
-        return any(write.first < revision and (write.kind != _REMOVE or write.only is None)
-                   for write in writes)
+        return [write for write in writes
+                if write.first < revision and (write.kind != _REMOVE or write.only is None)]
 
     # -- writes --------------------------------------------------------------------------
 
@@ -200,7 +204,8 @@ class Gateway:
             write.kind = _DISCARD
         copies = write.policy.copies_of(write.oid)
         holders = view.ring.holders(write.oid, copies)
-        if not holders or view.map.flags & _STRICT and view.map.zones() < write.policy.width:
+        if not holders or (view.map.flags & _STRICT and write.roll is None
+                           and view.map.zones() < write.policy.width):
             self._end(write, Result.HALT, batch)
             return
         write.revision = view.revision
@@ -440,7 +445,7 @@ class Gateway:
                 for stamp in write.stamps:
                     self._outstanding.pop(counter_of(stamp), None)
             self._replica.settled(write.oid, write.stamps)
-        if write.roll is not None:
+        if write.roll is not None and result != Result.OLD_NODE_VER:
             self._replica.end_roll(write.oid, *write.roll)
         self._state.settling()
         write.finish(result, batch)
@@ -473,9 +478,11 @@ class Gateway:
                 write.not_before = 0.0
                 self._workers.submit(self._start, write, None)
 
-    def roll(self, oid, start, end, policy):
-        """End an orphaned write; see :mod:`sheepstack.sheep.replica`."""
-        self._start(Write(PeerOp.WRITE, oid, start, b"", 0, policy, _ignore, (start, end)), None)
+    def roll(self, oid, start, end, policy, revision, finish):
+        """End an orphaned write, at this revision or not at all; see
+        :mod:`sheepstack.sheep.replica`.  ``finish(result, batch)`` is called once."""
+        self._start(Write(PeerOp.WRITE, oid, start, b"", 0, policy, finish, (start, end),
+                          revision), None)
 
     # -- reads -----------------------------------------------------------------------------
 
@@ -598,7 +605,3 @@ def _nearest_first(holders, own_index):
     if own_index in holders:
         return (own_index, *(node for node in holders if node != own_index))
     return holders
-
-
-def _ignore(result, batch):
-    pass

@@ -18,6 +18,7 @@ from sheepstack.placement import succession
 from sheepstack.placement.cluster_map import ClusterMap, Node, Status
 from sheepstack.placement.ring import Ring, changed_arcs, merged
 from sheepstack.placement.succession import Member
+from sheepstack.sheep.orphans import Orphans
 from sheepstack.sheep.peer_link import PeerLink
 from sheepstack.sheep.view import View
 from sheepstack.sheep.vdi_service import Failure
@@ -60,6 +61,7 @@ class Membership:
         self._table = table
         self.on_leaving = None
         self._recovery = recovery
+        self._orphans = Orphans(state, replica, gateway, table)
         self._service = service
         self._receiver = receiver
         self._fatal = fatal
@@ -541,7 +543,7 @@ class Membership:
             try:
                 if self._rolled < view.revision:
                     self._recovery.take_stock(view)
-                    if not self._end_orphans(view):
+                    if not self._orphans.end(view):
                         self._work.set()
                         continue
                     self._rolled = view.revision
@@ -599,19 +601,6 @@ class Membership:
         if answer is None:
             raise Failure(Result.AGAIN)
         return [InodeHeader(*fields) for fields in answer]
-
-    def _end_orphans(self, view):
-        """Write again what lost coordinators may have left undone; True when none is left."""
-        orphans = self._replica.orphans()
-        for oid, start, end in orphans:
-            policy = self._table.remembered_policy(oid, view.map) or view.map.copies
-            self._gateway.roll(oid, start, end, policy)
-        end = time.monotonic() + self._state.patience
-        while self._replica.orphans() or self._gateway.owes(view.revision):
-            if self._state.view.revision != view.revision or time.monotonic() > end:
-                return False
-            self._replica.wait_change(0.05)
-        return True
 
     # -- links and publishing --------------------------------------------------------------
 

@@ -85,14 +85,17 @@ class Outlet:
 
     def send_with_descriptor(self, message, descriptor) -> bool:
         """Send ``message`` with a descriptor at once; False where that is not possible."""
-        with self._lock:
-            if self._queue or self._draining or self._closed:
-                return False
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))
-            try:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))
+        try:
+            with self._lock:
+                if self._queue or self._draining or self._closed:
+                    return False
                 return self._sock.sendmsg((message,), (rights,), _NOW) == len(message)
-            except OSError:
-                return False
+        except OSError:
+            return False
+        finally:
+            # Who wanted to send meanwhile found the lock taken.
+            self.flush()
 
     def flush(self):
         while self._queue and not self._draining:
@@ -150,7 +153,7 @@ class Outlet:
                         self._work.wait(_LINGER_SECONDS)
                     if not self._draining or self._closed:
                         self._has_drainer = False
-                        return
+                        break
                     rest = self._rest
                 while rest:
                     for buffer in rest:
@@ -161,6 +164,8 @@ class Outlet:
                     self.on_progress()
                 # Something may have been queued by one who still saw us at work.
                 self.flush()
+            # And by one who found us holding the lock, at the end of our rest.
+            self.flush()
         except OSError:
             with self._lock:
                 self._has_drainer = False

@@ -48,6 +48,8 @@ WHOLE_RING = [(0, RING_SIZE)]
 _LANES = 4
 _STRIPES = 64
 _RETRY_SECONDS = 0.5
+#: So often at most the operator is told that recovery does not get on.
+_TELL_SECONDS = 20.0
 #: So often at most room is looked for.
 _TIDY_SECONDS = 1.0
 _BATCH = 512
@@ -565,12 +567,17 @@ class Recovery:
         try:
             self._note_activity(view.index, self.activity())
             arcs = self._arcs(view)
+            told = time.monotonic()
             while True:
                 missing = self._missing(view, arcs) if arcs else []
                 self.total = max(self.total, self.finished + len(missing))
                 failed = self._fetch_all(view, missing)
                 if not failed:
                     break
+                if time.monotonic() - told > _TELL_SECONDS:
+                    told = time.monotonic()
+                    log.warning("recovery at epoch %d: %d objects do not come, among them %016x",
+                                view.epoch, len(failed), failed[0])
                 self._state.wait_view(view.revision, _RETRY_SECONDS)
                 self._check(view)
             with self._turn:
@@ -662,7 +669,7 @@ class Recovery:
             self._check(view)
 
     def _fetch_all(self, view, missing):
-        """Fetch with a few threads; returns how many objects did not come."""
+        """Fetch with a few threads; returns the ids of the objects that did not come."""
         queue = iter(missing)
         take = threading.Lock()
         failed = []
@@ -689,7 +696,7 @@ class Recovery:
         for thread in threads:
             thread.join()
         self._check(view)
-        return len(failed)
+        return failed
 
     def _note_activity(self, node, number):
         with self._pacing:

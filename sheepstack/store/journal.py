@@ -11,6 +11,7 @@ the objects themselves so that the full file can be used again.
 import logging
 import os
 import threading
+import time
 from functools import partial
 
 from sheepstack import runtime
@@ -32,6 +33,9 @@ MIN_SIZE = 1 << 20
 _AHEAD = 1 << 20
 
 _IOV_MAX = 1024
+
+# Of a flush that took so long the operator is told: all clients waited for it.
+_SLOW_SECONDS = 5.0
 
 
 class Journal:
@@ -242,8 +246,12 @@ class Journal:
         if end > self._written[which]:
             ahead = min(_AHEAD, self.size - end)
             self._written[which] = end + ahead
+        begun = time.monotonic()
         runtime.offload(_write_and_flush, self._fds[which], buffers, at, ahead)
         self._at = end
+        taken = time.monotonic() - begun
+        if taken > _SLOW_SECONDS:
+            _LOG.warning("the disk took %.0f s for a flush of %d KiB", taken, (end - at) >> 10)
 
     def _switch(self):
         """Goes on in the other file; False where the journal has failed or is closing."""

@@ -45,7 +45,7 @@ class PeerOp(enum.IntEnum):
     DISCARD = 0xED
     #: Nothing but the fields ``stamp`` and ``settled``.
     SETTLE = 0xEE
-    #: JSON question, JSON answer; see :mod:`sheepstack.sheep.peer_calls`.
+    #: JSON question, JSON answer; see :mod:`sheepstack.sheep.peer_service`.
     CALL = 0xEF
     #: A client's request for the leader, whole, as payload; so is the answer.
     FORWARD = 0xF0

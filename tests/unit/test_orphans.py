@@ -1,0 +1,216 @@
+"""What lost coordinators left: two real gateways, replicas and stores, links without a network."""
+
+import os
+import threading
+from types import SimpleNamespace
+
+from sheepstack.redundancy.policy import CopyPolicy
+from sheepstack.sheep.gateway import Gateway
+from sheepstack.sheep.orphans import Orphans
+from sheepstack.sheep.peer_link import Answer
+from sheepstack.sheep.replica import Replica
+from sheepstack.sheep.workers import Workers
+from sheepstack.store import ObjectStore
+from sheepstack.wire.peer import PeerOp, make_stamp
+from sheepstack.wire.results import Result
+from tests.unit.store_case import StoreTestCase
+
+SIZE = 1 << 20
+COUNT = 40
+OIDS = [0x00123456_00000000 + index for index in range(COUNT)]
+_LOST = 2
+_HERE = 0, 1
+
+
+class _Ring:
+    def holders(self, oid, width):
+        return _HERE
+
+
+class _Link:
+    """Brings writes to another node at once; while ``is_dead`` to nobody, and is silent."""
+
+    #: The answer to what was sent before a connection breaks.
+    broken = Answer(Result.NETWORK_ERROR)
+
+    def __init__(self):
+        self.is_dead = False
+        self.target = None
+        self.unanswered = []
+        self.sent = []
+
+    def submit(self, kind, revision, callback, oid, stamp, offset, length, buffers, batch,
+               data_length, **rest):
+        self.sent.append(oid)
+        if self.is_dead:
+            self.unanswered.append((data_length, callback))
+            return
+        self.target.gateway.apply(
+            kind, oid, revision, stamp, offset, length, b"".join(buffers),
+            lambda result, last: callback(Answer(result, last), None))
+
+    def mend(self):
+        """The connection breaks, and the next one works."""
+        self.is_dead = False
+        callbacks, self.unanswered = [callback for _, callback in self.unanswered], []
+        for callback in callbacks:
+            callback(self.broken, None)
+
+
+class _Node:
+    def __init__(self, case, index):
+        store = ObjectStore(os.path.join(case.path, str(index)), durable=False,
+                            journal_size=1 << 20, reserve=0)
+        case.addCleanup(store.close)
+        self.index, self.store = index, store
+        self.link = _Link()
+        self.stopping = threading.Event()
+        self.replica = Replica(store, lambda oid: True)
+        table = SimpleNamespace(remembered_policy=lambda oid, cluster_map: CopyPolicy(2))
+        self.gateway = Gateway(
+            self, self.replica, Workers("test", 4), Workers("keeping", 1), table, None)
+        self.orphans = Orphans(self, self.replica, self.gateway, table)
+        self.enter(1)
+
+    def enter(self, revision):
+        links = tuple(self.link if other != self.index else None for other in _HERE)
+        self.view = SimpleNamespace(
+            revision=revision, epoch=revision, serving=True, complete=False, index=self.index,
+            ring=_Ring(), links=links, map=SimpleNamespace(flags=0, nodes=(0, 1)))
+        self.replica.enter(revision, self.index)
+        self.gateway.unpark()
+
+    def write(self, oid, counter, data):
+        """As the lost node had it written here."""
+        done = threading.Event()
+        self.replica.create(oid, 1, make_stamp(counter, _LOST), SIZE, 0, data,
+                            lambda result, last: done.set())
+        done.wait(30)
+
+    def content(self, oid):
+        return bytes(self.store.read(oid, 0, SIZE)) if self.store.exists(oid) else None
+
+    # What the gateway asks of the state.
+
+    def lease_valid(self):
+        return True
+
+    def kick(self):
+        pass
+
+    def settling(self):
+        pass
+
+
+class TwoAreLeft(StoreTestCase):
+    def setUp(self):
+        super().setUp()
+        self.nodes = [_Node(self, index) for index in _HERE]
+        for node in self.nodes:
+            node.link.target = self.nodes[1 - node.index]
+
+    def _ended(self, nodes, revision=2):
+        """What end() of each says, all at the same time; starts the threads, they are waited
+        for by the function that is returned."""
+        results = {}
+        threads = [threading.Thread(target=lambda node=node: results.update(
+            {node.index: node.orphans.end(node.view)})) for node in nodes]
+        for thread in threads:
+            thread.start()
+
+        def wait():
+            for thread in threads:
+                thread.join(60)
+            return [results.get(node.index) for node in nodes]
+
+        return wait
+
+    def test_whatever_somebody_has_all_have_then(self):
+        for number, oid in enumerate(OIDS):
+            for node in self.nodes:
+                if number % 3 in (node.index, 2):
+                    node.write(oid, number + 1, b"%d of the lost one" % number)
+        for node in self.nodes:
+            node.enter(2)
+        self.assertEqual([True, True], self._ended(self.nodes)())
+        for number, oid in enumerate(OIDS):
+            for node in self.nodes:
+                self.assertEqual(b"%d of the lost one" % number,
+                                 node.content(oid).rstrip(b"\0"))
+                self.assertEqual([], node.replica.orphans())
+
+    def test_each_begins_elsewhere(self):
+        for number, oid in enumerate(OIDS):
+            for node in self.nodes:
+                node.write(oid, number + 1, b"x")
+        for node in self.nodes:
+            node.enter(2)
+            node.link.is_dead = True
+            wait = self._ended([node])
+            self._wait_sent(node, 16)
+            node.stopping.set()
+            self.assertEqual([False], wait())
+        first, second = (set(node.link.sent) for node in self.nodes)
+        self.assertFalse(first & second)
+
+    def _wait_sent(self, node, count):
+        while len(node.link.sent) < count:
+            node.replica.wait_change(0.01)
+
+    def test_few_are_sent_before_there_are_answers_and_none_twice(self):
+        node = self.nodes[0]
+        for number, oid in enumerate(OIDS):
+            node.write(oid, number + 1, b"x")
+        node.enter(2)
+        node.link.is_dead = True
+        wait = self._ended([node])
+        self._wait_sent(node, 16)
+        for _ in range(5):
+            # It looks again and again, and finds no room.
+            node.replica.wait_change(0.05)
+        node.stopping.set()
+        self.assertEqual([False], wait())
+        self.assertEqual(16, len(node.link.sent))
+        self.assertEqual(16, len(set(node.link.sent)))
+        self.assertLessEqual(sum(length for length, _ in node.link.unanswered), 16 << 20)
+
+    def test_at_another_map_it_begins_anew(self):
+        first, second = self.nodes
+        first.write(OIDS[0], 1, b"x")
+        first.enter(2)
+        first.link.is_dead = True
+        wait = self._ended([first])
+        self._wait_sent(first, 1)
+        first.enter(3)
+        self.assertEqual([False], wait())
+        self.assertEqual([(OIDS[0], 0, SIZE)], first.replica.orphans())
+        first.link.mend()
+        first.gateway.unpark()
+        second.enter(3)
+        self.assertEqual([True, True], self._ended(self.nodes)())
+        self.assertEqual(b"x", second.content(OIDS[0]).rstrip(b"\0"))
+
+    def test_our_own_write_is_sent_again_once(self):
+        first, second = self.nodes
+        second.write(OIDS[0], 1, b"former")
+        first.write(OIDS[0], 1, b"former")
+        for node in self.nodes:
+            node.replica.note_settled(_LOST, 1, 1)
+        first.link.is_dead = True
+        results, told = [], threading.Event()
+
+        def finish(result, batch):
+            results.append(result)
+            told.set()
+
+        first.gateway.write(PeerOp.WRITE, OIDS[0], 0, b"later!", 0, CopyPolicy(2), finish)
+        self.assertFalse(told.is_set())
+        self.assertEqual(1, len(first.gateway.owed(2)))
+        first.link.mend()
+        first.enter(2)
+        second.enter(2)
+        self.assertEqual([True, True], self._ended(self.nodes)())
+        self.assertTrue(told.wait(30))
+        self.assertEqual([Result.SUCCESS], results)
+        self.assertEqual(b"later!", second.content(OIDS[0])[:6])
+        self.assertEqual([OIDS[0]] * 2, first.link.sent)
