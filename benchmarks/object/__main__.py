@@ -3,6 +3,7 @@
 import argparse
 import functools
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -33,7 +34,8 @@ def _parser():
     add("--repeats", type=int, default=3, help="of each row (default: 3)")
     add("--names", type=int, default=1000000,
         help="in the container that is listed (default: 1000000)")
-    add("--rows", metavar="WORD", default="", help="only rows with this word in their names")
+    add("--rows", metavar="REGEX", default="", help="only rows in whose names this is found, "
+        "like '64 MiB at 16$' or 'listing'")
     return parser
 
 
@@ -89,9 +91,9 @@ def _measure(sides, given):
     for label, size in SIZES:
         for connections in CONNECTIONS:
             name = "%s at %d" % (label, connections)
-            if given.rows in name:
+            if re.search(given.rows, name):
                 _measure_objects(table, sides, name, size, connections, given)
-    if given.rows in "listing":
+    if re.search(given.rows, "listing"):
         _measure_listings(table, sides, given)
 
 
