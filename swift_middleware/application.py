@@ -8,7 +8,7 @@ from swift.common.storage_policy import POLICIES
 from swift.proxy import server as proxy
 from swift.proxy.controllers import InfoController
 
-from swift_middleware import concurrency, config, green, metrics
+from swift_middleware import concurrency, config, metrics
 from swift_middleware.background.runner import Runner
 from swift_middleware.controllers.account import AccountController
 from swift_middleware.controllers.container import ContainerController
@@ -94,8 +94,7 @@ def load_policies(conf):
 
 def app_factory(global_conf, **local_conf) -> Application:
     """For paste: ``use = egg:sheepstack#swift``."""
-    if green.is_in_use():
-        concurrency.use(green)
+    concurrency.choose()
     conf = {**global_conf, **local_conf}
     load_policies(conf)
     return Application(conf)

@@ -1,16 +1,21 @@
 """How to block without stopping the others, whatever runs this process's threads.
 
-Native threads need no help.  Where they are eventlet's, the entry point that finds them so
-says :func:`use` with :mod:`swift_middleware.green`, and nothing else asks which it is.
+Native threads need no help.  Where they are eventlet's, :mod:`swift_middleware.green` gives it;
+nothing else asks which it is, and who runs native threads never loads that.
 """
+
+import sys
 
 _helper = None
 
 
-def use(helper):
-    """``helper``: has an ``offload`` and a ``client_timeout`` of its own."""
+def choose():
+    """Find out how the threads of this process run; entry points call it first of all."""
     global _helper
-    _helper = helper
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher is not None and patcher.is_monkey_patched("thread"):
+        from swift_middleware import green
+        _helper = green
 
 
 def offload(function, *args):

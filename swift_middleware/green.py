@@ -1,13 +1,7 @@
-"""Blocking where threads are eventlet's.  Only entry points import this."""
+"""Blocking where threads are eventlet's; see :mod:`swift_middleware.concurrency`."""
 
 import eventlet
 import eventlet.tpool
-from eventlet import patcher
 
 client_timeout = eventlet.Timeout
 offload = eventlet.tpool.execute
-
-
-def is_in_use() -> bool:
-    """Whether the threads of this process are eventlet's."""
-    return patcher.is_monkey_patched("thread")
