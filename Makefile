@@ -77,7 +77,7 @@ swift: swift-venv
 
 conformance: swift-venv
 	@CONFORMANCE=1 $(SWIFT_VENV)/bin/python -m pytest tests/swift/test_conformance.py \
-		tests/swift/test_clients.py $(ARGS)
+		tests/swift/test_clients.py tests/swift/test_large.py $(ARGS)
 
 bench-object: swift-venv
 	@$(SWIFT_VENV)/bin/python -m benchmarks.object $(ARGS)

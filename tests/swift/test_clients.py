@@ -116,6 +116,23 @@ def test_rclone(api, tree, tmp_path, kind):
     run(*rclone, "purge", "r:rclone-" + kind, cwd=tmp_path)
 
 
+@pytest.mark.skipif(shutil.which("s3cmd") is None, reason="s3cmd is not installed")
+def test_s3cmd(api, tree, tmp_path):
+    config = tmp_path / "s3cfg"
+    address = api.url.partition("//")[2]
+    config.write_text(
+        "[default]\naccess_key = test:tester\nsecret_key = testing\nuse_https = False\n"
+        "host_base = %s\nhost_bucket = %s\nbucket_location = us-east-1\n"
+        "encoding = UTF-8\nmultipart_chunk_size_mb = %d\n" % (address, address, SEGMENT // MIB))
+    s3cmd = ("s3cmd", "-c", config, "--no-progress", "--quiet")
+    run(*s3cmd, "mb", "s3://s3cmd", cwd=tree)
+    run(*s3cmd, "sync", ".", "s3://s3cmd/", cwd=tree)
+    (tmp_path / "back").mkdir()
+    run(*s3cmd, "get", "--recursive", "s3://s3cmd/", tmp_path / "back", cwd=tmp_path)
+    assert sums(tmp_path / "back") == sums(tree)
+    run(*s3cmd, "rb", "--recursive", "--force", "s3://s3cmd", cwd=tmp_path)
+
+
 def test_boto3_in_parts(api, tree, tmp_path):
     import boto3
     import boto3.s3.transfer
