@@ -7,6 +7,9 @@ common prefix, so a listing costs as many index look-ups as it has entries, howe
 are behind each.
 """
 
+import datetime
+import functools
+
 #: Names that begin with it are seen by those only who may see reserved names.
 RESERVED = b"\0"
 
@@ -79,6 +82,18 @@ def names(scan, limit, marker=b"", end_marker=b"", prefix=b"", delimiter=b"", pa
             break
         page = max(2, page // 2)
     return found
+
+
+def isoformat(timestamp: str) -> str:
+    """As Swift's ``Timestamp(timestamp).isoformat``, of a timestamp in its internal form."""
+    seconds, _, rest = timestamp.partition(".")
+    return "%s.%s0" % (_second(seconds), rest[:5])
+
+
+@functools.lru_cache(1024)
+def _second(text):
+    return datetime.datetime.fromtimestamp(int(text), datetime.timezone.utc).strftime(
+        "%Y-%m-%dT%H:%M:%S")
 
 
 def _least(one, other):

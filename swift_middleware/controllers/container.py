@@ -226,7 +226,8 @@ def _listed(entry):
         return {"subdir": entry.decode()}
     listed = {"name": entry["name"].decode(), "bytes": entry["listed_size"],
               "hash": entry["listed_etag"], "content_type": entry["listed_type"],
-              "last_modified": Timestamp(
-                  max(entry["timestamp"], entry["meta_timestamp"])).isoformat}
-    override_bytes_from_content_type(listed)
+              "last_modified": listing.isoformat(
+                  max(entry["timestamp"], entry["meta_timestamp"]))}
+    if ";" in entry["listed_type"]:
+        override_bytes_from_content_type(listed)
     return listed

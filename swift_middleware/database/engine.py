@@ -155,9 +155,9 @@ class Database:
 
 
 class Lookup:
-    """A query with named parameters for one row, that is made once.
+    """A query with named parameters that is made once.
 
-    Where a row comes from SQLite, SQLAlchemy would take ten times longer than that.
+    Where rows come from SQLite, SQLAlchemy would take ten times longer than that.
     """
 
     def __init__(self, query):
@@ -167,15 +167,27 @@ class Lookup:
     def first(self, connection, parameters):
         return connection.execute(self._query, parameters).first()
 
+    def all(self, connection, parameters) -> list:
+        """All rows, sequences.  Raises :data:`Unavailable`."""
+        if connection.dialect.name != "sqlite":
+            return connection.execute(self._query, parameters).all()
+        try:
+            return self._ask_sqlite(connection, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise Unavailable(error) from None
+
     def first_of_sqlite(self, connection, parameters):
         """Outside of a transaction.  Raises sqlite3.Error."""
+        return self._ask_sqlite(connection, parameters).fetchone()
+
+    def _ask_sqlite(self, connection, parameters):
         if self._compiled is None:
             compiled = self._query.compile(dialect=connection.dialect)
             self._compiled = compiled.string, compiled.positiontup, compiled.params
         text, names, values = self._compiled
         values = {**values, **parameters}
         return connection.connection.dbapi_connection.execute(
-            text, [values[name] for name in names]).fetchone()
+            text, [values[name] for name in names])
 
 
 def _begin_to_write(connection):

@@ -1,5 +1,7 @@
 """What is read from the database outside of changes.  Rows are dictionaries."""
 
+import functools
+
 import sqlalchemy as sa
 
 from swift_middleware.database.engine import Lookup
@@ -71,25 +73,50 @@ def account_totals(connection, name):
 
 def scan_objects(connection, ident):
     """A function for :mod:`swift_middleware.listing` over the objects of a container."""
-    return _scan(connection, object.c.name, _LISTED, object.c.container == ident)
+    return functools.partial(_OBJECT_SCANS.scan, connection, {"container": ident})
 
 
 def scan_containers(connection, account_name):
     """Likewise over the containers of an account."""
-    return _scan(connection, container.c.name, _CONTAINERS_LISTED,
-                 sa.and_(container.c.account == account_name, container.c.deleted == 0))
+    return functools.partial(_CONTAINER_SCANS.scan, connection, {"account": account_name})
 
 
-def _scan(connection, key, columns, which):
-    def scan(low, low_included, high, reverse, limit):
-        query = sa.select(*columns).where(which)
-        if low is not None:
+class _Scans:
+    """The queries of listings: one for each kind of bounds, made when it is first needed.
+
+    ``parameters``: what is bound in ``which``.  See :mod:`swift_middleware.listing`.
+    """
+
+    def __init__(self, key, columns, which):
+        self._key = key
+        self._columns = columns
+        self._names = tuple(column.name for column in columns)
+        self._which = which
+        self._lookups = {}
+
+    def scan(self, connection, parameters, low, low_included, high, reverse, limit):
+        kind = low is not None, low_included, high is not None, reverse
+        lookup = self._lookups.get(kind)
+        if lookup is None:
+            lookup = self._lookups[kind] = Lookup(self._query(*kind))
+        rows = lookup.all(connection, {**parameters, "low": low, "high": high, "rows": limit})
+        return [dict(zip(self._names, row)) for row in rows]
+
+    def _query(self, has_low, low_included, has_high, reverse):
+        key = self._key
+        query = sa.select(*self._columns).where(self._which)
+        if has_low:
+            low = sa.bindparam("low")
             query = query.where(key >= low if low_included else key > low)
-        if high is not None:
-            query = query.where(key < high)
-        query = query.order_by(key.desc() if reverse else key).limit(limit)
-        return connection.execute(query).mappings().all()
-    return scan
+        if has_high:
+            query = query.where(key < sa.bindparam("high"))
+        return query.order_by(key.desc() if reverse else key).limit(
+            sa.bindparam("rows", type_=sa.Integer))
+
+
+_OBJECT_SCANS = _Scans(object.c.name, _LISTED, object.c.container == sa.bindparam("container"))
+_CONTAINER_SCANS = _Scans(container.c.name, _CONTAINERS_LISTED, sa.and_(
+    container.c.account == sa.bindparam("account"), container.c.deleted == 0))
 
 
 def expired(connection, now, limit):

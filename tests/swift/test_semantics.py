@@ -14,6 +14,7 @@ import pytest
 from swift.common.swob import Request
 from swift.common.utils import Timestamp
 
+from swift_middleware import listing
 from tests.swift.service import USUAL_PIPELINE, Account, ObjectApi
 
 _BARE = "catch_errors cache listing_formats copy slo dlo versioned_writes symlink proxy-server"
@@ -179,8 +180,6 @@ def test_footers_are_kept_and_checked(app):
 
 def test_listings_look_names_up_and_do_not_scan(app):
     """A listing by delimiter asks once for each prefix, however many names it stands for."""
-    from swift_middleware import listing
-
     class Names:
         asked = 0
 
@@ -202,6 +201,13 @@ def test_listings_look_names_up_and_do_not_scan(app):
     entries = listing.names(names.scan, 10000, delimiter=b"/")
     assert entries == [b"d%02d/" % directory for directory in range(100)]
     assert names.asked <= 101
+
+
+@pytest.mark.parametrize("timestamp", [
+    "0000000000.00000", "0000000001.00001", "1795838527.48004", "1795838527.99999",
+    "1795838527.50000_0000000000000001", "9999999999.99999"])
+def test_times_in_listings_are_written_as_swift_writes_them(timestamp):
+    assert listing.isoformat(timestamp) == Timestamp(timestamp).isoformat
 
 
 def test_under_native_threads_s3_has_what_it_needs(tmp_path, sheep, memcached):
