@@ -103,11 +103,11 @@ def test_rclone(api, tree, tmp_path, kind):
     config = tmp_path / "rclone.conf"
     config.write_text({
         "swift": "[r]\ntype = swift\nuser = test:tester\nkey = testing\n"
-                 "auth = %s/auth/v1.0\nauth_version = 1\nchunk_size = %d\n",
+                 "auth = %s/auth/v1.0\nauth_version = 1\nchunk_size = %dM\n",
         "s3": "[r]\ntype = s3\nprovider = Other\naccess_key_id = test:tester\n"
               "secret_access_key = testing\nendpoint = %s\nregion = us-east-1\n"
-              "force_path_style = true\nchunk_size = %d\nupload_cutoff = 16M\n",
-    }[kind] % (api.url, SEGMENT))
+              "force_path_style = true\nchunk_size = %dM\nupload_cutoff = 16M\n",
+    }[kind] % (api.url, SEGMENT // MIB))
     rclone = ("rclone", "--config", config, "--retries", "1", "--transfers", "8")
     run(*rclone, "copy", tree, "r:rclone-" + kind, cwd=tmp_path)
     run(*rclone, "check", tree, "r:rclone-" + kind, "--download", cwd=tmp_path)
