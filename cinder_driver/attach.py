@@ -3,6 +3,9 @@
 Each class is one kind of connection.  ``connect`` gives what Cinder hands on to the host, and
 the same again when it is asked again; ``disconnect`` takes it back, also what was taken back
 before, and all connections where ``connector`` is None.  ``tag``: None, or of a snapshot.
+
+``one_for``: what connectors have in common that get the very same connection to a VDI, which
+must stay as long as one of them needs it; None where nobody loses anything by ``disconnect``.
 """
 
 import errno
@@ -23,6 +26,7 @@ class ClientConnections:
     """Through the client library, by a process that has :mod:`cinder_driver.connector`."""
 
     protocol = PROTOCOL
+    one_for = None
 
     def __init__(self, backend, timeout):
         self._backend = backend
@@ -48,6 +52,7 @@ class IscsiConnections:
     """
 
     protocol = "iscsi"
+    one_for = "initiator"
 
     def __init__(self, exports, prefix):
         self._exports = exports
@@ -101,6 +106,7 @@ class LocalConnections:
     """As a file of a sheepfs that is mounted on the host that wants it."""
 
     protocol = "local"
+    one_for = "host"
 
     def __init__(self, mount_point):
         self._mount_point = mount_point

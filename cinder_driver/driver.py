@@ -335,7 +335,12 @@ class SheepdogDriver(driver.CloneableImageVD, driver.MigrateVD, driver.Manageabl
 
     @translated
     def terminate_connection(self, volume, connector, **kwargs):
-        self._connections(volume, connector).disconnect(vdi_of(volume), None, connector)
+        """Whether the connection stays, as another attachment to the same host needs it."""
+        connections = self._connections(volume, connector)
+        if connector and _is_needed_twice(volume, connector, connections.one_for):
+            return True
+        connections.disconnect(vdi_of(volume), None, connector)
+        return False
 
     @translated
     def initialize_connection_snapshot(self, snapshot, connector, **kwargs):
@@ -608,6 +613,13 @@ def _specs(volume):
 
 def _is_replicated(volume):
     return volume_utils.is_replicated_spec(_specs(volume))
+
+
+def _is_needed_twice(volume, connector, key):
+    """Whether more attachments than one are to where ``connector`` is; it has one itself."""
+    return key is not None and sum(
+        bool(each.connector) and each.connector.get(key) == connector.get(key)
+        for each in volume.volume_attachment) > 1
 
 
 def _is_as_encrypted(volume, image_meta):

@@ -146,10 +146,11 @@ class ImageFiles:
                 file.write(piece)
 
 
-def attachments(of):
-    """That a volume is attached somewhere."""
+def attachments(of, *connectors):
+    """That a volume is attached, by each of ``connectors``."""
     return objects.VolumeAttachmentList(objects=[objects.VolumeAttachment(
-        id=str(uuid.uuid4()), volume_id=of.id, attach_status="attached")])
+        id=str(uuid.uuid4()), volume_id=of.id, attach_status="attached", connector=connector)
+        for connector in connectors])
 
 
 def enter(of, **details):

@@ -5,6 +5,7 @@ import time
 
 from cinder_driver import leftovers
 from tests.functional.harness import wait_until
+from tests.openstack.keystone import VOLUME_API
 
 _numbers = itertools.count(1)
 _TIMEOUT = 300
@@ -67,6 +68,33 @@ class Flow:
         self.storage.delete("/volumes/" + volume_id, params={"cascade": cascade}
                             ).raise_for_status()
         self.wait_gone(self.storage.find_volume, volume_id)
+
+    def manageable(self, kind) -> set:
+        """What Cinder could take over of ``volumes`` or ``snapshots`` in the pool of GREEN."""
+        answer = self.storage.get("/manageable_%s/detail" % kind, microversion=VOLUME_API,
+                                  params={"host": "loopback@green#copies-3"})
+        answer.raise_for_status()
+        return {each["reference"]["source-name"] for each in answer.json()["manageable-" + kind]
+                if each["safe_to_manage"]}
+
+    # -- attaching
+
+    def attach(self, volume_id, **connector) -> dict:
+        """A new attachment of a volume to a host ``h``, as Cinder describes it."""
+        answer = self.storage.post("/attachments", microversion=VOLUME_API, json={"attachment": {
+            "volume_uuid": volume_id, "connector": {
+                "host": "h", "initiator": "iqn.2000-01.org.example:h", **connector}}})
+        answer.raise_for_status()
+        return answer.json()["attachment"]
+
+    def complete(self, attachment):
+        """Say that the host has got it."""
+        self.storage.post("/attachments/%s/action" % attachment["id"], microversion=VOLUME_API,
+                          json={"os-complete": {}}).raise_for_status()
+
+    def detach(self, attachment):
+        self.storage.delete("/attachments/" + attachment["id"],
+                            microversion=VOLUME_API).raise_for_status()
 
     # -- waiting
 

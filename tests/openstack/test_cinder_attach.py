@@ -174,7 +174,7 @@ def test_iscsi_from_several_hosts(backends, cluster, client, exporters):
         with pytest.raises(AssertionError, match="Authentication|failed"):
             Disk(each.portal, each.name, left.tgtd.log, (chap[0], "wrong-secret")).tool(
                 "iscsi-inq", "-i", QEMU["initiator"])
-    new.volume_attachment = cinder_objects.attachments(new)
+    new.volume_attachment = cinder_objects.attachments(new, QEMU)
     driver.extend_volume(new, 2)
     for each in paths:
         assert "Total size:%d" % (2 * GIB) in each.tool(
@@ -268,6 +268,24 @@ def test_each_attachment_has_a_secret_and_lets_one_initiator_in(driver, disk, tg
 
 
 @needs_tgt
+def test_two_attachments_to_one_host_share_a_connection(driver, disk, tgtd):
+    """Which stays until the last of them goes."""
+    new = made(driver)
+    connection = driver.initialize_connection(new, QEMU)
+    assert driver.initialize_connection(new, QEMU) == connection
+    driver.initialize_connection(new, ANOTHER)
+    new.volume_attachment = cinder_objects.attachments(new, QEMU, QEMU, ANOTHER, None)
+    assert driver.terminate_connection(new, QEMU, force=True) is True
+    disk(connection).io("write -P 3 0 1M", "flush")
+    new.volume_attachment = cinder_objects.attachments(new, QEMU, ANOTHER, None)
+    assert driver.terminate_connection(new, QEMU) is False
+    with pytest.raises(AssertionError):
+        disk(connection).io("read 0 512")
+    assert driver.terminate_connection(new, ANOTHER) is False
+    assert not tgtd.control.targets()
+
+
+@needs_tgt
 def test_extension_of_what_is_attached(driver, disk):
     new = made(driver)
     connection = driver.initialize_connection(new, QEMU)
@@ -277,7 +295,7 @@ def test_extension_of_what_is_attached(driver, disk):
         return int(re.search(r"Total size:(\d+)", text)[1])
 
     assert size() == GIB
-    new.volume_attachment = cinder_objects.attachments(new)
+    new.volume_attachment = cinder_objects.attachments(new, QEMU)
     driver.extend_volume(new, 2)
     assert size() == 2 * GIB
 

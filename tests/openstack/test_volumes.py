@@ -1,6 +1,7 @@
 """Volumes in sheep, by way of the real Cinder."""
 
 import itertools
+import pathlib
 import random
 import subprocess
 
@@ -170,10 +171,13 @@ def test_manage_and_unmanage(flow):
     with flow.client.open_vdi("foreign") as vdi:
         vdi.pwrite(5 * MIB, data)
         vdi.snapshot("old")
+    assert "foreign" in flow.manageable("volumes")
     volume = flow.openstack(
         "volume", "create", "--host", "loopback@green#copies-3", "--type", GREEN,
         "--non-bootable", "--remote-source", "source-name=foreign", flow.name("managed"))["id"]
     assert flow.wait_volume(volume).size == 1
+    assert "foreign" not in flow.manageable("volumes")
+    assert "old" in flow.manageable("snapshots")
     snapshot = flow.openstack(
         "volume", "snapshot", "create", "--volume", volume, "--remote-source",
         "source-name=old", flow.name("snapshot"))["id"]
@@ -302,6 +306,34 @@ def test_clone_of_an_encrypted_volume(flow, cloud, raw_file):
     flow.openstack("volume", "type", "delete", volume_type)
 
 
+def test_multiattach(flow, cloud):
+    """Two attachments to one host share a file, which stays until the last of them goes."""
+    if cloud.mount_point is None:
+        pytest.skip("sheepfs cannot be mounted here")
+    volume_type = flow.name("multiattach")
+    flow.openstack("volume", "type", "create", "--property", "volume_backend_name=" + THREADS,
+                   "--multiattach", volume_type)
+    volume = flow.volume("--type", volume_type)
+    attachments = []
+    for _ in range(2):
+        attachments.append(flow.attach(volume))
+        flow.complete(attachments[-1])
+        flow.wait_volume(volume, "in-use")
+    paths = {each["connection_info"]["device_path"] for each in attachments}
+    assert len(paths) == 1
+    path = pathlib.Path(paths.pop())
+    with path.open("r+b") as file:
+        file.write(b"both")
+    for attachment in attachments:
+        with path.open("rb") as file:
+            assert file.read(4) == b"both"
+        flow.detach(attachment)
+    flow.wait_volume(volume)
+    assert not path.exists()
+    flow.delete_volume(volume)
+    flow.openstack("volume", "type", "delete", volume_type)
+
+
 def test_qos(flow):
     """Of the back end and of the front end, and retyping from the one to the other."""
     types = {}
@@ -317,13 +349,8 @@ def test_qos(flow):
     assert flow.client.limits("volume-" + volume) == Limits(total_iops_sec=500)
 
     def handed_on():
-        answer = flow.storage.post("/attachments", microversion=VOLUME_API, json={"attachment": {
-            "volume_uuid": volume, "connector": {
-                "sheepdog": True, "host": "h", "initiator": "iqn.2000-01.org.example:h"}}})
-        answer.raise_for_status()
-        attachment = answer.json()["attachment"]
-        flow.storage.delete("/attachments/" + attachment["id"],
-                            microversion=VOLUME_API).raise_for_status()
+        attachment = flow.attach(volume, sheepdog=True)
+        flow.detach(attachment)
         flow.wait_volume(volume)
         return attachment["connection_info"]["qos_specs"]
 
@@ -420,8 +447,8 @@ def test_cinder_volume_is_killed(flow, dense_file, tmp_path, backend):
     image = flow.images.create_image(
         flow.name("image"), filename=str(qcow2), disk_format="qcow2", container_format="bare",
         allow_duplicates=True)
-    parents = [flow.create(volume_type=backend) for _ in range(5)]
-    snapshot = flow.create_snapshot(parents[0])
+    parents = [flow.create(volume_type=backend) for _ in range(7)]
+    snapshot, last = (flow.create_snapshot(parent) for parent in (parents[0], parents[5]))
     for parent in parents:
         flow.write(parent, 0, noise(32 * MIB))
     storage = flow.storage
@@ -435,6 +462,8 @@ def test_cinder_volume_is_killed(flow, dense_file, tmp_path, backend):
     storage.upload_volume_to_image(parents[3], flow.name("upload"), disk_format="raw",
                                    container_format="bare")
     storage.delete_volume(parents[4])
+    storage.revert_volume_to_snapshot(parents[5], last)
+    storage.retype_volume(parents[6], TWO_COPIES if backend == GREEN else GREEN, "on-demand")
     daemon = flow.cloud.cinder.volume[backend]
     daemon.kill()
     daemon.start()
