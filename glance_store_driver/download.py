@@ -10,16 +10,17 @@ _ZEROS = bytes(1 << 20)
 
 
 def stream(vdi, offset, length):
-    """Yield the ``length`` bytes from ``offset`` on in pieces; closes ``vdi`` in the end."""
+    """Yield the ``length`` bytes from ``offset`` on in pieces; closes ``vdi`` in the end.
+
+    What is at hand goes out before more is asked for, so that it is sent while it is still in
+    the processor's cache, and the first piece is not held up by those after it.
+    """
     flying = collections.deque()
     try:
         for position, size, is_data in vdi.extents(offset, length):
-            if not is_data:
-                flying.append((None, size))
-                continue
-            for start, piece in pieces(position, size, vdi.block_size):
-                flying.append((vdi.submit_pread(start, piece), piece))
-                while len(flying) > _DEPTH:
+            for start, piece in pieces(position, size, vdi.block_size if is_data else size):
+                flying.append((vdi.submit_pread(start, piece) if is_data else None, piece))
+                if len(flying) > _DEPTH or _is_at_hand(flying[0][0]):
                     yield from _arrived(*flying.popleft())
         while flying:
             yield from _arrived(*flying.popleft())
@@ -28,6 +29,10 @@ def stream(vdi, offset, length):
             if future is not None:
                 future.exception()
         vdi.close()
+
+
+def _is_at_hand(future):
+    return future is None or future.done()
 
 
 def _arrived(future, size):
