@@ -35,6 +35,24 @@ def download(cloud, image_id, byte_range=None):
     return cloud.connection.image.get("/images/%s/file" % image_id, headers=headers)
 
 
+def queued(cloud, name):
+    """A new image without data."""
+    return cloud.connection.image.create_image(
+        name, disk_format="raw", container_format="bare", allow_duplicates=True)
+
+
+def upload(cloud, image, data, **options):
+    """Give an image its bytes, or an iterator of them; raises where Glance does not take them."""
+    cloud.connection.image.put(
+        "/images/%s/file" % image.id, data=data,
+        headers={"Content-Type": "application/octet-stream"}, **options).raise_for_status()
+
+
+def is_in_sheep(client, image):
+    """Whether there is anything of it."""
+    return "image-" + image.id in {header.name for header in client.list_vdis()}
+
+
 def test_create_download_delete(cloud, sparse_file, tmp_path):
     client = cloud.sheep.client()
     data = sparse_file.read_bytes()
@@ -99,10 +117,8 @@ def test_a_sheep_dies_during_an_upload(cloud, sheep):
                 sheep.kill(0)
             yield data[start:start + MIB]
 
-    image = image_service.create_image(
-        "upload", disk_format="raw", container_format="bare", allow_duplicates=True)
-    image_service.put("/images/%s/file" % image.id, data=pieces(),
-                      headers={"Content-Type": "application/octet-stream"}).raise_for_status()
+    image = queued(cloud, "upload")
+    upload(cloud, image, pieces())
     assert image_service.get_image(image.id).checksum == hashlib.md5(data).hexdigest()
     assert download(cloud, image.id).content == data
     image_service.delete_image(image)
@@ -112,21 +128,18 @@ def test_an_upload_that_breaks_off(cloud):
     """Its bytes go, and the image can be uploaded again."""
     client = cloud.sheep.client()
     image_service = cloud.connection.image
-    image = image_service.create_image(
-        "broken", disk_format="raw", container_format="bare", allow_duplicates=True)
+    image = queued(cloud, "broken")
 
     def pieces():
         yield bytes(9 * MIB)
         raise RuntimeError("the client gives up")
 
     with pytest.raises(RuntimeError, match="gives up"):
-        image_service.put("/images/%s/file" % image.id, data=pieces(),
-                          headers={"Content-Type": "application/octet-stream"})
+        upload(cloud, image, pieces())
     wait_until(lambda: image_service.get_image(image.id).status == "queued" and
-               "image-" + image.id not in {vdi.name for vdi in client.list_vdis()},
+               not is_in_sheep(client, image),
                60, "the broken upload to be cleared away")
-    image_service.put("/images/%s/file" % image.id, data=b"whole",
-                      headers={"Content-Type": "application/octet-stream"}).raise_for_status()
+    upload(cloud, image, b"whole")
     assert download(cloud, image.id).content == b"whole"
     image_service.delete_image(image)
 
@@ -135,20 +148,17 @@ def test_glance_is_killed_during_an_upload(cloud):
     """The image cannot become whole any more; what there is of it goes with later uploads."""
     client = cloud.sheep.client()
     image_service = cloud.connection.image
-    image = image_service.create_image(
-        "killed", disk_format="raw", container_format="bare", allow_duplicates=True)
+    image = queued(cloud, "killed")
 
     def pieces():
         for _ in range(9):
             yield bytes(MIB - 1) + b"x"
-        wait_until(lambda: "image-" + image.id in {vdi.name for vdi in client.list_vdis()},
-                   60, "the upload to begin")
+        wait_until(lambda: is_in_sheep(client, image), 60, "the upload to begin")
         cloud.glance.daemon.kill()
         yield bytes(MIB)
 
     with pytest.raises(exceptions.ClientException):
-        image_service.put("/images/%s/file" % image.id, data=pieces(), connect_retries=0,
-                          headers={"Content-Type": "application/octet-stream"})
+        upload(cloud, image, pieces(), connect_retries=0)
     cloud.glance.daemon.start().wait_ready()
     image_service.delete_image(image)
 
@@ -157,6 +167,6 @@ def test_glance_is_killed_during_an_upload(cloud):
             "other", data=b"other", disk_format="raw", container_format="bare",
             allow_duplicates=True, wait=True)
         image_service.delete_image(other)
-        return "image-" + image.id not in {vdi.name for vdi in client.list_vdis()}
+        return not is_in_sheep(client, image)
 
     wait_until(is_gone, 120, "the unfinished upload to be removed")
