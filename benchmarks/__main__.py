@@ -20,8 +20,8 @@ def _parser():
         "copies on this host and prints medians of several repeats; where nbdkit and tgt are "
         "installed, also that of VDIs exported by them.")
     add = parser.add_argument
-    add("--runtime", choices=("eventlet", "threading"), default="eventlet",
-        help="of our sheep (default: eventlet)")
+    add("--runtime", choices=("threading", "eventlet"), default="threading",
+        help="of our sheep (default: threading)")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--sync", action="store_true", help="only sheep that write durably")
     mode.add_argument("--nosync", action="store_true",

@@ -118,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--strip-after", metavar="SECONDS",
         help="cut objects of erasure-coded VDIs into strips when nobody has written to them for "
              "so long (default: %d)" % STRIP_AFTER)
-    add("--runtime", metavar="RUNTIME", help="eventlet (default) or threading")
+    add("--runtime", metavar="RUNTIME", help="threading (default) or eventlet")
     add("--auth-key-file", metavar="FILE",
         help="the cluster's secret: all who connect must prove to know it")
     add("--allow-legacy", metavar="ADDRS",
@@ -197,7 +197,7 @@ def _checked(given) -> Options:
         throttle=(_number("-R max", recovery.get("max", 0), 0, 1024),
                   _number("-R interval", recovery.get("interval", 0), 0, 3600000) / 1000),
         strip_after=_seconds("--strip-after", given.strip_after or STRIP_AFTER),
-        runtime=_choice("--runtime", given.runtime or "eventlet", ("eventlet", "threading")),
+        runtime=_choice("--runtime", given.runtime or "threading", ("threading", "eventlet")),
         auth_key=_key(given.auth_key_file), allow=_allowed(given.allow_legacy),
         direct=not given.no_direct,
         host_id=_host_id())

@@ -194,7 +194,7 @@ class SheepCluster:
     added to every sheep's command line.  ``auth_key`` (bytes) is a secret shared by all.
     """
 
-    def __init__(self, root, coordination, runtime="eventlet", *, sync=True, options=(),
+    def __init__(self, root, coordination, runtime="threading", *, sync=True, options=(),
                  auth_key=None):
         self.root = pathlib.Path(root)
         self.coordination = coordination
