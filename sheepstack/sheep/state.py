@@ -178,10 +178,13 @@ class ClusterState:
     # -- calls -----------------------------------------------------------------------------
 
     def call_node(self, node, question, timeout=None):
-        """Ask the node at this position of the map; None when there is no answer."""
+        """Ask the node at this position of the map; None when there is no answer, or it fails."""
         view = self.view
         if node == view.index >= 0:
-            return self.answer_call(question)
+            try:
+                return self.answer_call(question)
+            except Failure:
+                return None
         if not 0 <= node < len(view.links) or view.links[node] is None:
             return None
         payload = json.dumps(question).encode()

@@ -1,10 +1,15 @@
-"""Until when a sheep serves: its session and its knowledge of the map, whichever ends first."""
+"""Until when a sheep serves: its session and its knowledge of the map, whichever ends first.
+And what becomes of calls to itself."""
 
 import unittest
+from types import SimpleNamespace
 
 from sheepstack.coordination.session import Session, now
 from sheepstack.sheep.direct_page import NoPage
 from sheepstack.sheep.state import ClusterState
+from sheepstack.sheep.vdi_service import Failure
+from sheepstack.sheep.view import View
+from sheepstack.wire.results import Result
 
 LONG = 1000.0
 
@@ -76,3 +81,22 @@ class LeaseTest(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class CallsToItself(unittest.TestCase):
+    """The leader is often the one who asks, and may be about to lose the lead."""
+
+    def setUp(self):
+        self.state = ClusterState("here:7000", LONG)
+        self.state.set_view(View(SimpleNamespace(revision=1, epoch=1), None, 0, (None,)))
+
+    def test_are_answered(self):
+        self.state.answer_call = lambda question: question["vid"] + 1
+        self.assertEqual(8, self.state.call_node(0, {"call": "any", "vid": 7}))
+
+    def test_have_no_answer_where_they_fail_like_those_to_others(self):
+        def answer(question):
+            raise Failure(Result.AGAIN)
+
+        self.state.answer_call = answer
+        self.assertIsNone(self.state.call_node(0, {"call": "any"}))
