@@ -19,7 +19,7 @@ class VolumeFile(VdiFile):
     """The bytes of a volume, or of a snapshot, which is read-only.
 
     ``cluster``, ``vdi`` (open) and ``snapshot`` (a tag, or None) are for a backup driver, which
-    need not read it all.
+    need not read it all.  Who writes is to be the only one: Cinder sees to that.
     """
 
     def __init__(self, data):
@@ -33,6 +33,18 @@ class VolumeFile(VdiFile):
             self.cluster.close()
             raise
         super().__init__(self.vdi)
+
+    def write(self, data):
+        """Zeros are not stored where nothing is: Cinder copies volumes with their holes."""
+        position = self.tell()
+        if self.writable() and self._is_hole(position, len(data)) and data == bytes(len(data)):
+            self.seek(position + len(data))
+            return len(data)
+        return super().write(data)
+
+    def _is_hole(self, position, length):
+        return position + length <= self.vdi.size and not any(
+            is_data for _, _, is_data in self.vdi.extents(position, length))
 
     def fileno(self):
         raise OSError("a VDI has no file descriptor")

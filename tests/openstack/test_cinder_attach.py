@@ -334,10 +334,16 @@ def test_processes_with_our_connector_need_no_target(driver, client, tgtd):
     file.write(b"through the client")
     file.flush()
     assert file.seek(0, 2) == GIB
+    # Zeros take the place of data, but no room where there was none.
+    file.seek(5004)
+    assert file.write(bytes(100)) == 100
+    file.seek(8 << 20)
+    assert file.write(bytes(9 << 20)) == 9 << 20 == file.tell() - (8 << 20)
     connector.disconnect_volume(connection["data"], device)
     driver.terminate_connection(new, host)
     with client.open_vdi(new.name, read_only=True) as vdi:
-        assert vdi.pread(5000, 18) == b"through the client"
+        assert vdi.pread(5000, 18) == b"thro" + bytes(14)
+        assert [part for part in vdi.extents(0, GIB) if part[2]] == [(0, vdi.block_size, True)]
     assert not tgtd.control.targets()
     encrypted = volume(pool="copies-1", encryption_key_id="1")
     driver.create_volume(encrypted)

@@ -161,6 +161,9 @@ def test_migrate(flow, options):
     flow.openstack("volume", "migrate", *options, "--host", target, volume)
     assert flow.wait_moved(volume, target).host == target
     assert flow.read(volume, 2 * MIB, len(data)) == data
+    with flow.open(volume) as vdi:
+        # Holes stay holes, whoever copies.
+        assert sum(size for _, size, is_data in vdi.extents(0, GIB) if is_data) == 8 * MIB
     flow.delete_volume(volume)
     flow.openstack("volume", "type", "delete", volume_type)
 
