@@ -25,13 +25,14 @@ def offload(function, *args):
     return function(*args)
 
 
-def client_timeout(seconds, error):
-    """A context that raises ``error`` (an instance) where a client lets us wait so long.
+def client_timeout(seconds, kind):
+    """A context that raises ``kind`` where a client lets us wait so long.
 
+    ``kind``: a class of Swift's time-outs, not an instance: they begin to run when they are made.
     Only green threads can be interrupted; other WSGI servers have time-outs of their own.
     """
     if _helper is not None:
-        return _helper.client_timeout(seconds, error)
+        return _helper.client_timeout(seconds, kind)
     return _PATIENT
 
 

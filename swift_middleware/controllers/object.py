@@ -124,8 +124,7 @@ class ObjectController(CachedMethods, proxy.BaseObjectController):
         length = req.message_length()
         try:
             while True:
-                with concurrency.client_timeout(
-                        self.app.client_timeout, ChunkReadTimeout(self.app.client_timeout)):
+                with concurrency.client_timeout(self.app.client_timeout, ChunkReadTimeout):
                     chunk = next(data_source, None)
                 if chunk is None:
                     break

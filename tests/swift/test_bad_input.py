@@ -10,6 +10,10 @@ import pytest
 from tests.functional.harness import HOST
 from tests.swift.service import USUAL_PIPELINE, Account
 
+#: Seconds for which a client may be silent, and for which a slow one is.
+_TIMEOUT = 3
+_SILENCE = _TIMEOUT / 4
+
 MIB = 1 << 20
 
 
@@ -17,7 +21,7 @@ MIB = 1 << 20
 def api(tmp_path_factory, sheep, memcached):
     from tests.swift.service import ObjectApi
     api = ObjectApi(tmp_path_factory.mktemp("api"), sheep.addresses, memcached,
-                    pipeline=USUAL_PIPELINE, client_timeout=3)
+                    pipeline=USUAL_PIPELINE, client_timeout=_TIMEOUT)
     yield api.start()
     api.stop()
 
@@ -183,3 +187,23 @@ def test_a_crowd_of_slow_clients_does_not_keep_others_waiting(api, account):
         for sock in crowd:
             sock.close()
     assert account.ask("HEAD", container + "/slow").status_code == 404
+
+
+def test_who_is_slow_but_never_silent_is_served(api, account):
+    """An upload may take longer than the time-out, and so may all that one connection asks for."""
+    container = account.new_container()
+    pieces, piece = 12, b"x" * (MIB // 4)
+    with socket.create_connection((HOST, api.port), timeout=60) as sock:
+        sock.sendall(put_request(
+            account, container + "/o", "Content-Length: %d" % (pieces * len(piece))))
+        for _ in range(pieces):
+            time.sleep(_SILENCE)
+            sock.sendall(piece)
+        answer = sock.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 201 "), answer
+        for _ in range(pieces):
+            time.sleep(_SILENCE)
+            sock.sendall(put_request(account, container + "/p", "Content-Length: 1") + b"x")
+            answer = sock.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 201 "), answer
+    assert account.ask("GET", container + "/o").content == pieces * piece
