@@ -17,15 +17,47 @@ _MASK = PAGE_ENTRIES - 1
 
 
 class InodeMap:
-    """Pages that were installed, and changes to them.  Not locked: entries are single words."""
+    """Pages that were installed, and changes to them.  Not locked: entries are single words.
+
+    Entries may be *in doubt*: they were to be changed, and nobody knows whether they were, or
+    will be.  Then what was read of them last need not be so any more.
+    """
 
     def __init__(self):
         self._pages = {}
+        self._doubtful = frozenset()
 
     def peek(self, index):
-        """The entry, or None where its page is missing."""
+        """The entry, or None where its page is missing, or it is in doubt."""
         page = self._pages.get(index >> PAGE_SHIFT)
-        return None if page is None else page[index & _MASK]
+        if page is None or self._doubtful and index in self._doubtful:
+            return None
+        return page[index & _MASK]
+
+    def as_read(self, index):
+        """The entry as it was read or set last, be it in doubt; its page is there."""
+        return self._pages[index >> PAGE_SHIFT][index & _MASK]
+
+    def doubt(self, indexes):
+        """Have these entries in doubt; the caller sees to it that nobody else changes that."""
+        self._doubtful = self._doubtful.union(indexes)
+
+    def resolve(self, page, data):
+        """Set the entries in doubt of a page that is there as they were just read.  Others may
+        have been changed since."""
+        entries = unpack_map(bytes(data[:PAGE_BYTES]).ljust(PAGE_BYTES, b"\0"))
+        for index in self._doubtful:
+            if index >> PAGE_SHIFT == page:
+                self._pages[page][index & _MASK] = entries[index & _MASK]
+
+    def has(self, page) -> bool:
+        """True where the page is there."""
+        return page in self._pages
+
+    def trust(self, indexes):
+        """Undo :meth:`doubt`."""
+        if self._doubtful:
+            self._doubtful = self._doubtful.difference(indexes)
 
     def set(self, index, vid):
         """Note a new entry; its page is there."""
@@ -43,9 +75,11 @@ class InodeMap:
             self.install(page, piece)
 
     def missing(self, first, last):
-        """Numbers of the pages with entries from ``first`` to ``last`` that are not there."""
+        """Numbers of the pages that are to be read for the entries from ``first`` to ``last``:
+        those that are not there, or have some of these in doubt."""
+        doubtful = {index >> PAGE_SHIFT for index in self._doubtful if first <= index <= last}
         return [page for page in range(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1)
-                if page not in self._pages]
+                if page not in self._pages or page in doubtful]
 
     def pages(self):
         """Numbers of the pages that are there."""

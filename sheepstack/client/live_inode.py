@@ -91,7 +91,7 @@ class LiveInode:
         vid = self.map.peek(index)
         if vid is None:
             self.load(index, index)
-            vid = self.map.peek(index)
+            vid = self.map.as_read(index)
         return vid
 
     def load(self, first, last):
@@ -106,7 +106,11 @@ class LiveInode:
             for page, call in zip(pages, calls):
                 if call.status:
                     raise error_for(call.status, "cannot read the map of VDI %06x" % self.vid)
-                self.map.install(page, call.data)
+                if not self.map.has(page):
+                    self.map.install(page, call.data)
+                    continue
+                with self._batches:
+                    self.map.resolve(page, call.data)
 
     def refetch(self, first, last) -> int:
         """Read the entries from ``first`` to ``last`` anew; their pages are there.
@@ -158,6 +162,9 @@ class LiveInode:
         SUCCESS, READONLY where the VDI became a snapshot meanwhile (then they count for the
         snapshot at best), or another code.  Who takes entries away must know just before that
         it is no snapshot: a sheep does as it is told.
+
+        Where it fails the entries may have been written all the same, or may be in a while: they
+        are read anew whenever they are needed, until they could be written.
         """
         with self._batches:
             batch = self._batch
@@ -180,6 +187,10 @@ class LiveInode:
             raise
         finally:
             with self._batches:
+                if batch.result == Result.SUCCESS:
+                    self.map.trust(batch.entries)
+                else:
+                    self.map.doubt(batch.entries)
                 self._writing = False
                 self._batches.notify_all()
 

@@ -79,6 +79,21 @@ class InodeMapTest(unittest.TestCase):
         self.assertEqual(list(known.used(3, 5)), [3, 5])
         self.assertEqual(list(known.owned_by(1)), [0, 1, 2, 3, 5, 6, 7, 8, 9])
 
+    def test_in_doubt_until_trusted_whatever_is_read(self):
+        known = InodeMap()
+        known.install(0, pack_map([1, 2, 3]))
+        known.doubt([1])
+        self.assertEqual([known.peek(i) for i in range(3)], [1, None, 3])
+        self.assertEqual([known.missing(0, 0), known.missing(0, 1)], [[], [0]])
+        # Of what is not in doubt we know better than who read it a moment ago.
+        known.resolve(0, pack_map([7, 8, 9]))
+        self.assertEqual([known.as_read(i) for i in range(3)], [1, 8, 3])
+        self.assertIsNone(known.peek(1))
+        known.trust([1])
+        known.resolve(0, pack_map([7, 9, 9]))
+        self.assertEqual([known.peek(i) for i in range(3)], [1, 8, 3])
+        self.assertEqual(known.missing(0, 1), [])
+
     def test_a_page_has_one_size(self):
         known = InodeMap()
         known.install(63, bytes(PAGE_BYTES))
