@@ -176,8 +176,43 @@ class Flow:
             self.storage.delete_volume(volume)
             self._wait_volume_gone(volume.id)
 
+    def drop_groups(self):
+        """Delete all groups with their volumes and snapshots, in whatever state."""
+        for volume in self.storage.volumes(all_projects=True):
+            self._force("/volumes/" + volume.id, "available")
+        for kind in ("group_snapshots", "groups"):
+            found = self.storage.get("/%s?all_tenants=1" % kind, microversion=VOLUME_API)
+            for item in found.json()[kind]:
+                path = "/%s/%s" % (kind, item["id"])
+                self._act(path, {"reset_status": {"status": "error"}})
+                if kind == "groups":
+                    self._act(path, {"delete": {"delete-volumes": True}})
+                else:
+                    self.storage.delete(path, microversion=VOLUME_API).raise_for_status()
+                wait_until(lambda path=path: self.storage.get(
+                    path, microversion=VOLUME_API).status_code == 404, _TIMEOUT,
+                    path + " to be gone")
+
+    def _act(self, path, body):
+        self.storage.post(path + "/action", json=body, microversion=VOLUME_API).raise_for_status()
+
+    def drop_backups(self):
+        """Delete all backups, in whatever state."""
+        for backup in list(self.storage.backups(details=True)):
+            self._force("/backups/" + backup.id, "error")
+            self.storage.delete_backup(backup)
+            self.wait_gone(self.storage.find_backup, backup.id)
+
+    def wait_ended(self, get, item_id):
+        """Wait until something has come to an end, good or bad."""
+        wait_until(lambda: not get(item_id).status.endswith("ing"), _TIMEOUT,
+                   "%s to come to an end" % item_id)
+
     def _force(self, path, status):
-        self.storage.post(path + "/action", json={"os-reset_status": {"status": status}})
+        body = {"status": status}
+        if path.startswith("/volumes/"):
+            body["migration_status"] = "none"
+        self.storage.post(path + "/action", json={"os-reset_status": body})
 
     def _wait_volume_gone(self, volume_id):
         wait_until(lambda: self.storage.get("/volumes/" + volume_id).status_code == 404,

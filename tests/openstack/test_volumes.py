@@ -478,3 +478,52 @@ def test_cinder_volume_is_killed(flow, dense_file, tmp_path, backend):
     for image in list(flow.images.images()):
         flow.images.delete_image(image)
     flow.clear_leftovers()
+
+
+def test_cinder_volume_is_killed_over_groups_and_moves(flow):
+    """The same of what concerns several volumes, or several services."""
+    storage, host = flow.storage, "loopback@green#copies-3"
+    group_type = flow.name("group-type")
+    flow.openstack("volume", "group", "type", "create", group_type)
+    flow.openstack("volume", "group", "type", "set", "--property",
+                   "consistent_group_snapshot_enabled=<is> True", group_type)
+    group = flow.openstack("volume", "group", "create", "--volume-group-type", group_type,
+                           "--volume-type", GREEN, "--name", flow.name("group"))["id"]
+    flow.wait(storage.get_group, group)
+    members = [flow.create(volume_type=GREEN) for _ in range(2)]
+    storage.put("/groups/" + group, json={"group": {"add_volumes": ",".join(members)}},
+                microversion=VOLUME_API).raise_for_status()
+    flow.wait(storage.get_group, group)
+    earlier = flow.openstack("volume", "group", "snapshot", "create", group)["id"]
+    flow.wait(storage.get_group_snapshot, earlier)
+    moved, copied, saved = (flow.create(volume_type=GREEN) for _ in range(3))
+    for volume in (*members, moved, copied, saved):
+        flow.write(volume, 0, noise(32 * MIB))
+    flow.client.create_vdi("foreign", GIB)
+
+    def post(path, body):
+        storage.post(path, json=body, microversion=VOLUME_API).raise_for_status()
+
+    post("/group_snapshots", {"group_snapshot": {"group_id": group, "name": "late"}})
+    post("/groups/action", {"create-from-src": {"name": "copy", "group_snapshot_id": earlier}})
+    for volume, by_cinder in ((moved, False), (copied, True)):
+        post("/volumes/%s/action" % volume, {"os-migrate_volume": {
+            "host": "loopback@threads#copies-3", "force_host_copy": by_cinder}})
+    post("/os-volume-manage", {"volume": {
+        "host": host, "ref": {"source-name": "foreign"}, "name": "managed",
+        "volume_type": GREEN}})
+    backup = storage.create_backup(volume_id=saved, name=flow.name("backup"))
+    daemon = flow.cloud.cinder.volume[GREEN]
+    daemon.kill()
+    daemon.start()
+    flow.cloud.cinder.wait_reported(storage, GREEN)
+    flow.create(volume_type=GREEN)
+    flow.wait_settled()
+    flow.wait_ended(storage.get_backup, backup.id)
+    flow.drop_groups()
+    flow.drop_all()
+    flow.drop_backups()
+    flow.openstack("volume", "group", "type", "delete", group_type)
+    flow.clear_leftovers()
+    if ("foreign", "") in flow.vdis():
+        flow.client.delete_vdi("foreign")
