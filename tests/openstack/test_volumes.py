@@ -119,6 +119,21 @@ def test_image_to_volume_to_image(flow, raw_file, tmp_path, volume_type, upload_
     flow.openstack("image", "delete", image, uploaded)
 
 
+def test_image_to_a_volume_with_fewer_copies(flow, raw_file):
+    """It cannot be a clone: the driver copies inside the cluster, and of holes nothing."""
+    image = flow.image(raw_file)
+    volume = flow.volume("--image", image, "--type", TWO_COPIES)
+    with flow.open(volume) as vdi:
+        assert vdi.header.nr_copies == 2
+        assert not vdi.header.parent_vdi_id
+        assert sum(size for _, size, is_data in vdi.extents(0, GIB) if is_data) == 12 * MIB
+    data = raw_file.read_bytes()
+    assert flow.read(volume, 0, len(data)) == data
+    flow.openstack("image", "delete", image)
+    assert flow.read(volume, 0, len(data)) == data
+    flow.delete_volume(volume)
+
+
 def test_qcow2_to_volume(flow, raw_file, qcow2_file):
     image = flow.image(qcow2_file, "qcow2")
     volume = flow.volume("--image", image)
