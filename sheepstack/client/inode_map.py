@@ -42,18 +42,6 @@ class InodeMap:
         """Have these entries in doubt; the caller sees to it that nobody else changes that."""
         self._doubtful = self._doubtful.union(indexes)
 
-    def resolve(self, page, data):
-        """Set the entries in doubt of a page that is there as they were just read.  Others may
-        have been changed since."""
-        entries = unpack_map(bytes(data[:PAGE_BYTES]).ljust(PAGE_BYTES, b"\0"))
-        for index in self._doubtful:
-            if index >> PAGE_SHIFT == page:
-                self._pages[page][index & _MASK] = entries[index & _MASK]
-
-    def has(self, page) -> bool:
-        """True where the page is there."""
-        return page in self._pages
-
     def trust(self, indexes):
         """Undo :meth:`doubt`."""
         if self._doubtful:
@@ -64,9 +52,15 @@ class InodeMap:
         self._pages[index >> PAGE_SHIFT][index & _MASK] = vid
 
     def install(self, page, data):
-        """A page as read from the inode; a server leaves out zeros at its end."""
+        """A page as read from the inode; a server leaves out zeros at its end.
+
+        Of a page that is there the entries in doubt alone: others may have been changed since.
+        """
         entries = unpack_map(bytes(data[:PAGE_BYTES]).ljust(PAGE_BYTES, b"\0"))
-        self._pages[page] = entries
+        known = self._pages.setdefault(page, entries)
+        for index in self._doubtful:
+            if index >> PAGE_SHIFT == page:
+                known[index & _MASK] = entries[index & _MASK]
 
     def install_all(self, data):
         """The whole map at once, likewise."""

@@ -106,11 +106,9 @@ class LiveInode:
             for page, call in zip(pages, calls):
                 if call.status:
                     raise error_for(call.status, "cannot read the map of VDI %06x" % self.vid)
-                if not self.map.has(page):
-                    self.map.install(page, call.data)
-                    continue
+                # Whoever writes entries, and so knows better, ends their doubt with that lock.
                 with self._batches:
-                    self.map.resolve(page, call.data)
+                    self.map.install(page, call.data)
 
     def refetch(self, first, last) -> int:
         """Read the entries from ``first`` to ``last`` anew; their pages are there.

@@ -11,6 +11,8 @@ import logging
 import threading
 import time
 
+from sheepstack.sheep.view import is_still_served
+
 log = logging.getLogger(__name__)
 
 _MOST = 64
@@ -57,9 +59,7 @@ class Orphans:
             self._replica.wait_change(_LOOK_SECONDS)
 
     def _is_over(self, view):
-        present = self._state.view
-        return (present.revision != view.revision or not present.serving
-                or self._state.stopping.is_set())
+        return self._state.stopping.is_set() or not is_still_served(self._state.view, view)
 
     def _roll(self, view, orphan, rolls):
         oid, start, end = orphan

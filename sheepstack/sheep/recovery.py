@@ -29,6 +29,7 @@ from sheepstack.sheep.pace import Pace
 from sheepstack.sheep.replica import strip_trailer
 from sheepstack.sheep.strip_recovery import StripRecovery
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
+from sheepstack.sheep.view import is_still_served
 from sheepstack.sheep.waiter import Waiter
 from sheepstack.store.changes import LARGE
 from sheepstack.store.errors import NoObject, NoSpace, Rotten, StoreError
@@ -604,8 +605,7 @@ class Recovery:
             self.running = False
 
     def _check(self, view):
-        present = self._state.view
-        if present.revision != view.revision or not present.serving:
+        if not is_still_served(self._state.view, view):
             raise Changed()
 
     def _arcs(self, view):

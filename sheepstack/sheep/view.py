@@ -34,3 +34,8 @@ class View(NamedTuple):
     @property
     def epoch(self) -> int:
         return self.map.epoch if self.map else 0
+
+
+def is_still_served(present: View, view: View) -> bool:
+    """True while the map of ``view`` is the one that counts, and this sheep serves at it."""
+    return present.revision == view.revision and present.serving

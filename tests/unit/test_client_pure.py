@@ -86,11 +86,11 @@ class InodeMapTest(unittest.TestCase):
         self.assertEqual([known.peek(i) for i in range(3)], [1, None, 3])
         self.assertEqual([known.missing(0, 0), known.missing(0, 1)], [[], [0]])
         # Of what is not in doubt we know better than who read it a moment ago.
-        known.resolve(0, pack_map([7, 8, 9]))
+        known.install(0, pack_map([7, 8, 9]))
         self.assertEqual([known.as_read(i) for i in range(3)], [1, 8, 3])
         self.assertIsNone(known.peek(1))
         known.trust([1])
-        known.resolve(0, pack_map([7, 9, 9]))
+        known.install(0, pack_map([7, 9, 9]))
         self.assertEqual([known.peek(i) for i in range(3)], [1, 8, 3])
         self.assertEqual(known.missing(0, 1), [])
 
