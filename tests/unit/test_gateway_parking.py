@@ -6,9 +6,11 @@ from types import SimpleNamespace
 from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.sheep.gateway import Gateway
 from sheepstack.sheep.replica import Replica
+from sheepstack.sheep.view import View
 from sheepstack.sheep.workers import Workers
 from sheepstack.wire.peer import PeerOp
 from sheepstack.wire.results import Result
+from tests.unit.leased_state import LeasedState
 from tests.unit.store_case import StoreTestCase, call
 
 OID = 0x00123456_00000007
@@ -21,23 +23,15 @@ class _Ring:
         return (0,)
 
 
-class _State:
+class _State(LeasedState):
     def __init__(self):
-        self.set_view(1, serving=True, complete=True)
+        super().__init__()
+        self.enter(1, serving=True, complete=True)
 
-    def set_view(self, revision, serving, complete):
-        self.view = SimpleNamespace(
-            revision=revision, serving=serving, complete=complete, index=0, ring=_Ring(),
-            links=(None,), map=SimpleNamespace(flags=0))
-
-    def lease_valid(self):
-        return True
-
-    def kick(self):
-        pass
-
-    def settling(self):
-        pass
+    def enter(self, revision, serving, complete):
+        self.set_view(View(
+            SimpleNamespace(revision=revision, flags=0), _Ring(), 0, (None,), serving=serving,
+            complete=complete))
 
 
 class _Client:
@@ -69,7 +63,7 @@ class Parking(StoreTestCase):
         call(self.store.create, OID, SIZE, 0, b"first")
 
     def _change_map(self, revision, serving, complete):
-        self.state.set_view(revision, serving, complete)
+        self.state.enter(revision, serving, complete)
         self.replica.enter(revision, 0)
         self.gateway.unpark()
 

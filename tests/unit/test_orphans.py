@@ -9,10 +9,12 @@ from sheepstack.sheep.gateway import Gateway
 from sheepstack.sheep.orphans import Orphans
 from sheepstack.sheep.peer_link import Answer
 from sheepstack.sheep.replica import Replica
+from sheepstack.sheep.view import View
 from sheepstack.sheep.workers import Workers
 from sheepstack.store import ObjectStore
 from sheepstack.wire.peer import PeerOp, make_stamp
 from sheepstack.wire.results import Result
+from tests.unit.leased_state import LeasedState
 from tests.unit.store_case import StoreTestCase
 
 SIZE = 1 << 20
@@ -57,14 +59,14 @@ class _Link:
             callback(self.broken, None)
 
 
-class _Node:
+class _Node(LeasedState):
     def __init__(self, case, index):
+        super().__init__()
         store = ObjectStore(os.path.join(case.path, str(index)), durable=False,
                             journal_size=1 << 20, reserve=0)
         case.addCleanup(store.close)
         self.index, self.store = index, store
         self.link = _Link()
-        self.stopping = threading.Event()
         self.replica = Replica(store, lambda oid: True)
         table = SimpleNamespace(remembered_policy=lambda oid, cluster_map: CopyPolicy(2))
         self.gateway = Gateway(
@@ -74,9 +76,9 @@ class _Node:
 
     def enter(self, revision):
         links = tuple(self.link if other != self.index else None for other in _HERE)
-        self.view = SimpleNamespace(
-            revision=revision, epoch=revision, serving=True, complete=False, index=self.index,
-            ring=_Ring(), links=links, map=SimpleNamespace(flags=0, nodes=(0, 1)))
+        self.set_view(View(
+            SimpleNamespace(revision=revision, epoch=revision, flags=0, nodes=_HERE), _Ring(),
+            self.index, links, serving=True))
         self.replica.enter(revision, self.index)
         self.gateway.unpark()
 
@@ -90,17 +92,6 @@ class _Node:
     def content(self, oid):
         return bytes(self.store.read(oid, 0, SIZE)) if self.store.exists(oid) else None
 
-    # What the gateway asks of the state.
-
-    def lease_valid(self):
-        return True
-
-    def kick(self):
-        pass
-
-    def settling(self):
-        pass
-
 
 class TwoAreLeft(StoreTestCase):
     def setUp(self):
@@ -109,7 +100,7 @@ class TwoAreLeft(StoreTestCase):
         for node in self.nodes:
             node.link.target = self.nodes[1 - node.index]
 
-    def _ended(self, nodes, revision=2):
+    def _ended(self, nodes):
         """What end() of each says, all at the same time; starts the threads, they are waited
         for by the function that is returned."""
         results = {}

@@ -5,27 +5,24 @@ from types import SimpleNamespace
 
 from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.sheep.reclaim import Reclaim
-from sheepstack.sheep.state import ClusterState
 from sheepstack.sheep.vdi_service import Failure, VdiService
 from sheepstack.sheep.vdi_table import VdiTable
 from sheepstack.sheep.view import View
 from sheepstack.wire.inode import InodeHeader
 from sheepstack.wire.peer import PeerOp
 from sheepstack.wire.results import Result
+from tests.unit.leased_state import LeasedState
 
 VID = 0x123456
 
 
-class _State(ClusterState):
+class _State(LeasedState):
     """Of a sheep that leads, alone.  ``meanwhile()`` is called when objects are asked for."""
 
     def __init__(self):
-        super().__init__("here", 1.0)
+        super().__init__()
         self.meanwhile = lambda: None
         self.enter(1, complete=True)
-
-    def lease_valid(self):
-        return True
 
     def enter(self, revision, complete):
         self.set_view(View(SimpleNamespace(

@@ -79,10 +79,6 @@ class LeaseTest(unittest.TestCase):
         self.assertLess(self.page.until, now())
 
 
-if __name__ == "__main__":
-    unittest.main()
-
-
 class CallsToItself(unittest.TestCase):
     """The leader is often the one who asks, and may be about to lose the lead."""
 
@@ -100,3 +96,7 @@ class CallsToItself(unittest.TestCase):
 
         self.state.answer_call = answer
         self.assertIsNone(self.state.call_node(0, {"call": "any"}))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -5,13 +5,13 @@ import unittest
 from types import SimpleNamespace
 
 from sheepstack.redundancy.policy import CopyPolicy
-from sheepstack.sheep.state import ClusterState
 from sheepstack.sheep.vdi_service import Failure, VdiService
 from sheepstack.sheep.vdi_table import VdiEntry, VdiTable
 from sheepstack.sheep.view import View
 from sheepstack.wire.inode import InodeHeader
 from sheepstack.wire.peer import PeerOp
 from sheepstack.wire.results import Result
+from tests.unit.leased_state import LeasedState
 
 VID = 0x123456
 
@@ -46,20 +46,17 @@ class TableTest(unittest.TestCase):
         self.assertFalse(self._frozen())
 
 
-class _State(ClusterState):
+class _State(LeasedState):
     """The leader of a cluster in which every message about a VDI fails ``failures`` times at
     some sheep, though the others have got it."""
 
     def __init__(self, table, failures):
-        super().__init__("here", 1.0)
+        super().__init__()
         self._table = table
         self._failures = self._left = failures
         self.set_view(View(SimpleNamespace(
             revision=1, copies=CopyPolicy(3), block_size_shift=22), None, 0, (None,),
             serving=True, open=True, leader=0))
-
-    def lease_valid(self):
-        return True
 
     def call_all(self, question):
         if question["call"] != "vdi":

@@ -5,7 +5,6 @@ import unittest
 from types import SimpleNamespace
 
 from sheepstack.redundancy.policy import CopyPolicy
-from sheepstack.sheep.state import ClusterState
 from sheepstack.sheep.vdi_requests import VdiRequests
 from sheepstack.sheep.vdi_service import VdiService
 from sheepstack.sheep.vdi_table import VdiTable
@@ -18,6 +17,7 @@ from sheepstack.wire.peer import PEER_VER, PeerOp
 from sheepstack.wire.peer import REQUEST as PEER_REQUEST
 from sheepstack.wire.results import Result
 from sheepstack.wire.text import pad
+from tests.unit.leased_state import LeasedState
 
 VID = 0x123456
 NAME = pad("disk", layout.VDI_NAME_LEN) + bytes(layout.VDI_TAG_LEN)
@@ -43,15 +43,12 @@ class _Gateway:
         return Result.SUCCESS
 
 
-class _State(ClusterState):
+class _State(LeasedState):
     """Of a sheep that leads, alone."""
 
     def __init__(self):
-        super().__init__("here", 1.0)
+        super().__init__()
         self.enter(1)
-
-    def lease_valid(self):
-        return True
 
     def enter(self, revision, is_open=True):
         self.set_view(View(SimpleNamespace(
