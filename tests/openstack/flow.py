@@ -25,6 +25,20 @@ class Flow:
     def name(kind) -> str:
         return "%s-%d" % (kind, next(_numbers))
 
+    def post(self, path, body):
+        """Ask Cinder for what neither the command nor the library can; the answer."""
+        return self._ask(self.storage.post, path, body)
+
+    def put(self, path, body):
+        """Likewise."""
+        return self._ask(self.storage.put, path, body)
+
+    @staticmethod
+    def _ask(method, path, body):
+        answer = method(path, json=body, microversion=VOLUME_API)
+        answer.raise_for_status()
+        return answer
+
     # -- making
 
     def volume(self, *options, size=1, wait=True) -> str:
@@ -51,6 +65,29 @@ class Flow:
         self.wait(self.storage.get_backup, made["id"])
         self.wait_volume(volume_id)
         return made["id"]
+
+    def group_type(self) -> str:
+        """The name of a new type of groups of which snapshots are taken at one instant."""
+        name = self.name("group-type")
+        self.openstack("volume", "group", "type", "create", name)
+        self.openstack("volume", "group", "type", "set", "--property",
+                       "consistent_group_snapshot_enabled=<is> True", name)
+        return name
+
+    def group(self, group_type, volume_type, volumes) -> str:
+        """A new group of volumes that are there."""
+        group = self.openstack(
+            "volume", "group", "create", "--volume-group-type", group_type, "--volume-type",
+            volume_type, "--name", self.name("group"))["id"]
+        self.wait(self.storage.get_group, group)
+        self.put("/groups/" + group, {"group": {"add_volumes": ",".join(volumes)}})
+        self.wait(self.storage.get_group, group)
+        return group
+
+    def group_snapshot(self, group) -> str:
+        snapshot = self.openstack("volume", "group", "snapshot", "create", group)["id"]
+        self.wait(self.storage.get_group_snapshot, snapshot)
+        return snapshot
 
     # -- the same without the command, which takes its time to start
 
@@ -81,16 +118,14 @@ class Flow:
 
     def attach(self, volume_id, **connector) -> dict:
         """A new attachment of a volume to a host ``h``, as Cinder describes it."""
-        answer = self.storage.post("/attachments", microversion=VOLUME_API, json={"attachment": {
+        return self.post("/attachments", {"attachment": {
             "volume_uuid": volume_id, "connector": {
-                "host": "h", "initiator": "iqn.2000-01.org.example:h", **connector}}})
-        answer.raise_for_status()
-        return answer.json()["attachment"]
+                "host": "h", "initiator": "iqn.2000-01.org.example:h", **connector}}}
+        ).json()["attachment"]
 
     def complete(self, attachment):
         """Say that the host has got it."""
-        self.storage.post("/attachments/%s/action" % attachment["id"], microversion=VOLUME_API,
-                          json={"os-complete": {}}).raise_for_status()
+        self.post("/attachments/%s/action" % attachment["id"], {"os-complete": {}})
 
     def detach(self, attachment):
         self.storage.delete("/attachments/" + attachment["id"],
@@ -174,27 +209,26 @@ class Flow:
         for volume in list(self.storage.volumes(details=True, all_projects=True)):
             self._force("/volumes/" + volume.id, "error")
             self.storage.delete_volume(volume)
-            self._wait_volume_gone(volume.id)
+            self._wait_path_gone("/volumes/" + volume.id)
 
     def drop_groups(self):
         """Delete all groups with their volumes and snapshots, in whatever state."""
         for volume in self.storage.volumes(all_projects=True):
             self._force("/volumes/" + volume.id, "available")
-        for kind in ("group_snapshots", "groups"):
-            found = self.storage.get("/%s?all_tenants=1" % kind, microversion=VOLUME_API)
-            for item in found.json()[kind]:
-                path = "/%s/%s" % (kind, item["id"])
-                self._act(path, {"reset_status": {"status": "error"}})
-                if kind == "groups":
-                    self._act(path, {"delete": {"delete-volumes": True}})
-                else:
-                    self.storage.delete(path, microversion=VOLUME_API).raise_for_status()
-                wait_until(lambda path=path: self.storage.get(
-                    path, microversion=VOLUME_API).status_code == 404, _TIMEOUT,
-                    path + " to be gone")
+        for path in self._broken("group_snapshots"):
+            self.storage.delete(path, microversion=VOLUME_API).raise_for_status()
+            self._wait_path_gone(path)
+        for path in self._broken("groups"):
+            self.post(path + "/action", {"delete": {"delete-volumes": True}})
+            self._wait_path_gone(path)
 
-    def _act(self, path, body):
-        self.storage.post(path + "/action", json=body, microversion=VOLUME_API).raise_for_status()
+    def _broken(self, kind):
+        """Paths of all there are of that kind; Cinder is told that each has failed."""
+        found = self.storage.get("/%s?all_tenants=1" % kind, microversion=VOLUME_API)
+        for item in found.json()[kind]:
+            path = "/%s/%s" % (kind, item["id"])
+            self.post(path + "/action", {"reset_status": {"status": "error"}})
+            yield path
 
     def drop_backups(self):
         """Delete all backups, in whatever state."""
@@ -214,9 +248,9 @@ class Flow:
             body["migration_status"] = "none"
         self.storage.post(path + "/action", json={"os-reset_status": body})
 
-    def _wait_volume_gone(self, volume_id):
-        wait_until(lambda: self.storage.get("/volumes/" + volume_id).status_code == 404,
-                   _TIMEOUT, "volume %s to be gone" % volume_id)
+    def _wait_path_gone(self, path):
+        wait_until(lambda: self.storage.get(path, microversion=VOLUME_API).status_code == 404,
+                   _TIMEOUT, path + " to be gone")
 
     def clear_leftovers(self):
         """Have the driver's periodic clean-up done now, and not when its time comes."""
@@ -240,6 +274,11 @@ class Flow:
     def read(self, volume_id, offset=0, length=None) -> bytes:
         with self.open(volume_id) as vdi:
             return vdi.pread(offset, vdi.size if length is None else length)
+
+    def allocated(self, volume_id) -> int:
+        """How many of its bytes are no hole."""
+        with self.open(volume_id) as vdi:
+            return sum(size for _, size, is_data in vdi.extents(0, vdi.size) if is_data)
 
     def size(self, volume_id) -> int:
         with self.open(volume_id) as vdi:

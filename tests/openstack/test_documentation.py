@@ -13,7 +13,6 @@ from tests.openstack.daemon import BIN, START_TIMEOUT, Daemon, run
 from tests.openstack.flow import Flow
 from tests.openstack.infrastructure import PASSWORD
 
-MIB = 1 << 20
 _PAGES = pathlib.Path(__file__).parents[2] / "doc" / "source"
 _SHEEP = "192.0.2.11:7000, 192.0.2.12:7000, 192.0.2.13:7000"
 

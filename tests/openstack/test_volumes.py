@@ -11,7 +11,6 @@ from sheepstack.client import Limits
 from tests.functional.harness import wait_until
 from tests.openstack.cinder import GREEN, REPLICATED, SECOND, THREADS, TWO_COPIES
 from tests.openstack.flow import Flow
-from tests.openstack.keystone import VOLUME_API
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -126,7 +125,7 @@ def test_image_to_a_volume_with_fewer_copies(flow, raw_file):
     with flow.open(volume) as vdi:
         assert vdi.header.nr_copies == 2
         assert not vdi.header.parent_vdi_id
-        assert sum(size for _, size, is_data in vdi.extents(0, GIB) if is_data) == 12 * MIB
+    assert flow.allocated(volume) == 12 * MIB
     data = raw_file.read_bytes()
     assert flow.read(volume, 0, len(data)) == data
     flow.openstack("image", "delete", image)
@@ -176,9 +175,8 @@ def test_migrate(flow, options):
     flow.openstack("volume", "migrate", *options, "--host", target, volume)
     assert flow.wait_moved(volume, target).host == target
     assert flow.read(volume, 2 * MIB, len(data)) == data
-    with flow.open(volume) as vdi:
-        # Holes stay holes, whoever copies.
-        assert sum(size for _, size, is_data in vdi.extents(0, GIB) if is_data) == 8 * MIB
+    # Holes stay holes, whoever copies.
+    assert flow.allocated(volume) == 8 * MIB
     flow.delete_volume(volume)
     flow.openstack("volume", "type", "delete", volume_type)
 
@@ -214,21 +212,12 @@ def test_manage_and_unmanage(flow):
 
 
 def test_group_snapshot(flow):
-    group_type = flow.name("group-type")
-    flow.openstack("volume", "group", "type", "create", group_type)
-    flow.openstack("volume", "group", "type", "set", "--property",
-                   "consistent_group_snapshot_enabled=<is> True", group_type)
-    group = flow.openstack("volume", "group", "create", "--volume-group-type", group_type,
-                           "--volume-type", GREEN, "--name", flow.name("group"))["id"]
-    flow.wait(flow.storage.get_group, group)
+    group_type = flow.group_type()
     volumes = [flow.volume("--type", GREEN) for _ in range(2)]
-    flow.storage.put("/groups/" + group, json={"group": {"add_volumes": ",".join(volumes)}},
-                     microversion=VOLUME_API).raise_for_status()
-    flow.wait(flow.storage.get_group, group)
+    group = flow.group(group_type, GREEN, volumes)
     for number, volume in enumerate(volumes):
         flow.write(volume, MIB, noise(MIB, number))
-    snapshot = flow.openstack("volume", "group", "snapshot", "create", group)["id"]
-    flow.wait(flow.storage.get_group_snapshot, snapshot)
+    snapshot = flow.group_snapshot(group)
     for volume in volumes:
         flow.write(volume, MIB, bytes(MIB))
     copies = {}
@@ -242,10 +231,8 @@ def test_group_snapshot(flow):
                               [noise(MIB, number) for number in range(2)]),
                              ({"source_group_id": group}, [bytes(MIB)] * 2)):
         # The openstack command names the other source as well, as null, which Cinder refuses.
-        answer = flow.storage.post("/groups/action", microversion=VOLUME_API, json={
-            "create-from-src": {"name": flow.name("group"), **source}})
-        answer.raise_for_status()
-        made = answer.json()["group"]["id"]
+        made = flow.post("/groups/action", {"create-from-src": {
+            "name": flow.name("group"), **source}}).json()["group"]["id"]
         flow.wait(flow.storage.get_group, made)
         members = [each.id for each in flow.storage.volumes(details=True)
                    if each.group_id == made]
@@ -274,8 +261,7 @@ def test_failover_and_failback(flow, cloud):
     snapshot = flow.snapshot(volume)
 
     def fail_over(target, status):
-        flow.storage.put("/os-services/failover_host", json={"host": host, "backend_id": target},
-                         microversion=VOLUME_API).raise_for_status()
+        flow.put("/os-services/failover_host", {"host": host, "backend_id": target})
         wait_until(lambda: flow.storage.get_volume(volume).replication_status == status, 120,
                    "volume %s to be %s" % (volume, status))
         wait_until(lambda: cloud.cinder.service(flow.storage, REPLICATED)["replication_status"]
@@ -292,8 +278,7 @@ def test_failover_and_failback(flow, cloud):
     flow.openstack("volume", "service", "set", "--enable", host, "cinder-volume")
 
     for word, is_frozen in (("freeze", True), ("thaw", False)):
-        flow.storage.put("/os-services/" + word, json={"host": host},
-                         microversion=VOLUME_API).raise_for_status()
+        flow.put("/os-services/" + word, {"host": host})
         wait_until(lambda: cloud.cinder.service(flow.storage, REPLICATED)["frozen"] == is_frozen,
                    60, "the host to be frozen, or not")
     copy = flow.volume("--snapshot", snapshot, "--type", REPLICATED)
@@ -497,35 +482,23 @@ def test_cinder_volume_is_killed(flow, dense_file, tmp_path, backend):
 
 def test_cinder_volume_is_killed_over_groups_and_moves(flow):
     """The same of what concerns several volumes, or several services."""
-    storage, host = flow.storage, "loopback@green#copies-3"
-    group_type = flow.name("group-type")
-    flow.openstack("volume", "group", "type", "create", group_type)
-    flow.openstack("volume", "group", "type", "set", "--property",
-                   "consistent_group_snapshot_enabled=<is> True", group_type)
-    group = flow.openstack("volume", "group", "create", "--volume-group-type", group_type,
-                           "--volume-type", GREEN, "--name", flow.name("group"))["id"]
-    flow.wait(storage.get_group, group)
+    storage = flow.storage
+    group_type = flow.group_type()
     members = [flow.create(volume_type=GREEN) for _ in range(2)]
-    storage.put("/groups/" + group, json={"group": {"add_volumes": ",".join(members)}},
-                microversion=VOLUME_API).raise_for_status()
-    flow.wait(storage.get_group, group)
-    earlier = flow.openstack("volume", "group", "snapshot", "create", group)["id"]
-    flow.wait(storage.get_group_snapshot, earlier)
+    group = flow.group(group_type, GREEN, members)
+    earlier = flow.group_snapshot(group)
     moved, copied, saved = (flow.create(volume_type=GREEN) for _ in range(3))
     for volume in (*members, moved, copied, saved):
         flow.write(volume, 0, noise(32 * MIB))
     flow.client.create_vdi("foreign", GIB)
-
-    def post(path, body):
-        storage.post(path, json=body, microversion=VOLUME_API).raise_for_status()
-
-    post("/group_snapshots", {"group_snapshot": {"group_id": group, "name": "late"}})
-    post("/groups/action", {"create-from-src": {"name": "copy", "group_snapshot_id": earlier}})
+    flow.post("/group_snapshots", {"group_snapshot": {"group_id": group, "name": "late"}})
+    flow.post("/groups/action", {"create-from-src": {
+        "name": "copy", "group_snapshot_id": earlier}})
     for volume, by_cinder in ((moved, False), (copied, True)):
-        post("/volumes/%s/action" % volume, {"os-migrate_volume": {
+        flow.post("/volumes/%s/action" % volume, {"os-migrate_volume": {
             "host": "loopback@threads#copies-3", "force_host_copy": by_cinder}})
-    post("/os-volume-manage", {"volume": {
-        "host": host, "ref": {"source-name": "foreign"}, "name": "managed",
+    flow.post("/os-volume-manage", {"volume": {
+        "host": "loopback@green#copies-3", "ref": {"source-name": "foreign"}, "name": "managed",
         "volume_type": GREEN}})
     backup = storage.create_backup(volume_id=saved, name=flow.name("backup"))
     daemon = flow.cloud.cinder.volume[GREEN]
