@@ -15,7 +15,7 @@ value's backward zone within it, and where no read ended before its write began.
 that failed and was never read is left out.
 
 A write that its client sent again, through another gateway after the first was lost, may
-have taken effect twice, if somebody else wrote there in between, who must share the VDI.
+have taken effect each time, if somebody else wrote there in between, who must share the VDI.
 That is called by a name of its own, "twice".
 
 Zeros may be written many times, by discards; of them the checker only demands that some
@@ -159,7 +159,7 @@ class _Check:
 
     def _check_zones(self, volume, sector, clusters):
         early, conflicts = _conflicts(clusters)
-        if conflicts and _fits_if_sent_twice(clusters):
+        if conflicts and _fits_if_sent_again(clusters):
             self._complain("twice", volume, sector, "took effect twice: %s", ", ".join(
                 str(value) for value, (write, *_) in clusters.items() if write.again))
             return
@@ -265,16 +265,32 @@ def _conflicts(clusters):
     return early, pairs
 
 
-def _fits_if_sent_twice(clusters) -> bool:
-    """True where all is well if a write that was sent again took effect both times."""
+def _fits_if_sent_again(clusters) -> bool:
+    """True where all is well if writes that were sent again took effect each time.
+
+    One cluster after another is parted where that leaves the fewest conflicts.
+    """
+    early, pairs = _conflicts(clusters)
+    while pairs and not early:
+        parted = min(_partings(clusters), key=_number_of_conflicts, default=clusters)
+        early, fewer = _conflicts(parted)
+        if len(fewer) >= len(pairs):
+            return False
+        clusters, pairs = parted, fewer
+    return not early
+
+
+def _number_of_conflicts(clusters):
+    return sum(map(len, _conflicts(clusters)))
+
+
+def _partings(clusters):
+    """Clusters as given, but one of a write that was sent again parted into two."""
     for value, (write, *reads) in clusters.items():
         if not write.again:
             continue
         reads.sort(key=lambda read: read.end)
+        others = {key: cluster for key, cluster in clusters.items() if key != value}
         for position in range(1, len(reads)):
-            halves = {(value, 1): [write] + reads[:position],
-                      (value, 2): [write] + reads[position:]}
-            others = {key: cluster for key, cluster in clusters.items() if key != value}
-            if not any(_conflicts({**others, **halves})):
-                return True
-    return False
+            yield {**others, (value, 1): [write] + reads[:position],
+                   (value, 2): [write] + reads[position:]}

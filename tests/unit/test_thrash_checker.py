@@ -84,6 +84,15 @@ class RegisterTest(unittest.TestCase):
         self.assertEqual(["went back"], rules(
             sent_again, *others, write(3, 12, 13), read(1, 14, 15)))
 
+    def test_of_several_writes_that_were_sent_again_each_may_take_effect_again(self):
+        first, second = (write(value, 0, 99)._replace(again=True) for value in (1, 2))
+        history = [read(1, 1, 2), read(2, 3, 4), write(3, 5, 6), read(3, 7, 8), read(1, 9, 10),
+                   write(4, 11, 12), read(2, 13, 14), write(5, 15, 16), read(1, 17, 18)]
+        self.assertEqual(["twice"], rules(first, second, *history))
+        self.assertEqual(["went back"], rules(first, write(2, 0, 99), *history))
+        self.assertEqual(["went back"], rules(
+            first, second, *history, write(6, 100, 101), read(5, 102, 103)))
+
     def test_a_read_before_its_write(self):
         self.assertIn("future", rules(read(1, 0, 1), write(1, 2, 3)))
 
