@@ -32,6 +32,7 @@ _WRITES = tuple(map(int, (PeerOp.WRITE, PeerOp.CREATE, PeerOp.REMOVE, PeerOp.DIS
 _UNSETTLED = int(PeerFlag.UNSETTLED)
 _STALE = int(PeerFlag.STALE)
 _SUMS = int(PeerFlag.SUMS)
+_OWED = int(PeerFlag.OWED)
 #: Types of what a VDI holds: data, vmstate and their strips.
 _CONTENT = (0, oids.VMSTATE_BIT, oids.STRIP_MARK, oids.STRIP_MARK | oids.VMSTATE_BIT)
 #: So many objects are looked at in the time that it takes to find those of one VDI by their ids.
@@ -114,8 +115,7 @@ class PeerService:
         elif opcode == PeerOp.CALL:
             self._call(payload, reply, batch)
         elif opcode == PeerOp.FETCH:
-            self._callers.submit(self._fetch, oid, stamp if flags & _STALE else None,
-                                 bool(flags & _SUMS), reply)
+            self._callers.submit(self._fetch, oid, stamp if flags & _STALE else None, flags, reply)
         elif opcode == PeerOp.READ_STRIP and oids.is_strip(oid):
             self.strip_reader.answer(oid, revision, offset, length, reply)
         elif opcode == PeerOp.PUT and self._learn_policy(oid, flags):
@@ -184,10 +184,10 @@ class PeerService:
         else:
             reply(result)
 
-    def _fetch(self, oid, stale_revision, with_sums, reply):
+    def _fetch(self, oid, stale_revision, flags, reply):
         sums = b""
         try:
-            found = self._recovery.unchecked_content(oid) if with_sums else None
+            found = self._recovery.unchecked_content(oid) if flags & _SUMS else None
             if found is not None:
                 buffers, sums = found
             else:
@@ -199,13 +199,18 @@ class PeerService:
                 if stale_revision is None and not oids.is_strip(oid):
                     self._recovery.repair(oid, self._state.view.revision)
                 reply(result_of(error))
-            elif stale_revision is None and not self._recovery.known_absent(oid):
+            elif stale_revision is None and self._may_come(oid, flags):
                 reply(Result.AGAIN)
             else:
                 reply(Result.NO_OBJ)
             return
         reply(Result.SUCCESS, self._recovery.activity(), (*buffers, sums),
               sum(map(len, buffers)) + len(sums), value=len(sums))
+
+    def _may_come(self, oid, flags):
+        if flags & _OWED:
+            return self._recovery.is_owed(oid)
+        return not self._recovery.known_absent(oid)
 
     def _list(self, payload, reply):
         try:

@@ -111,6 +111,15 @@ class Recovery:
             return False
         return self._complete or oid in self._absent
 
+    def is_owed(self, oid) -> bool:
+        """True where an object that is not here may exist, as far as is known.  Then others
+        may keep one that this sheep could not take, for it is looked for from here on."""
+        with self._turn:
+            if self.known_absent(oid):
+                return False
+            self._lost.add(oid)
+            return True
+
     @property
     def is_complete(self) -> bool:
         """True when at the present map all is here that should be."""
@@ -266,7 +275,8 @@ class Recovery:
         """Give up our copy, with the write ``stamp`` in it, for that of one of these nodes, or
         for none if it has none.  False: not possible now, try again.
 
-        Where they have none only because it has not come to them yet ours is as good as any.
+        Where they have none only because it has not come to them yet ours is as good as any,
+        and they will fetch it.
         """
         with self._locks[oid % _STRIPES]:
             last = self._replica.last_stamp(oid, stamp)
@@ -276,7 +286,8 @@ class Recovery:
                 return False
             for source in sources:
                 answer = view.links[source].call(
-                    PeerOp.FETCH, view.revision, self._state.patience, oid=oid)
+                    PeerOp.FETCH, view.revision, self._state.patience, oid=oid,
+                    flags=PeerFlag.OWED)
                 if answer.result == Result.AGAIN:
                     continue
                 waiter = Waiter()
@@ -567,20 +578,7 @@ class Recovery:
         self.running = True
         try:
             self._note_activity(view.index, self.activity())
-            arcs = self._arcs(view)
-            told = time.monotonic()
-            while True:
-                missing = self._missing(view, arcs) if arcs else []
-                self.total = max(self.total, self.finished + len(missing))
-                failed = self._fetch_all(view, missing)
-                if not failed:
-                    break
-                if time.monotonic() - told > _TELL_SECONDS:
-                    told = time.monotonic()
-                    log.warning("recovery at epoch %d: %d objects do not come, among them %016x",
-                                view.epoch, len(failed), failed[0])
-                self._state.wait_view(view.revision, _RETRY_SECONDS)
-                self._check(view)
+            self._bring_all(view, self._arcs(view))
             with self._turn:
                 # Later it would be the next map's that is forgotten.
                 self._check(view)
@@ -594,15 +592,43 @@ class Recovery:
                 log.warning("some objects may be on nodes that are away: waiting for those, or "
                             "for 'dog cluster recover force'")
                 return False
-            with self._turn:
-                # enter() comes after the view has changed: it would be the next map's.
-                self._check(view)
-                self._complete = True
-                self._lost = set()
-                self._absent = set()
+            while not self._call_complete(view):
+                self._bring_all(view, [])
             return True
         finally:
             self.running = False
+
+    def _call_complete(self, view) -> bool:
+        """False, and nothing is done, where some object is still owed."""
+        with self._turn:
+            # enter() comes after the view has changed: it would be the next map's.
+            self._check(view)
+            if self._owed():
+                return False
+            self._complete = True
+            self._lost = set()
+            self._absent = set()
+            return True
+
+    def _owed(self):
+        return [oid for oid in list(self._lost) if not self._store.exists(oid)]
+
+    def _bring_all(self, view, arcs):
+        """Fetch what others have in ``arcs``, and what is owed, until all is here."""
+        told = time.monotonic()
+        while True:
+            missing = self._missing(view, arcs) if arcs else []
+            missing += sorted(set(self._owed()).difference(missing))
+            self.total = max(self.total, self.finished + len(missing))
+            failed = self._fetch_all(view, missing)
+            if not failed:
+                return
+            if time.monotonic() - told > _TELL_SECONDS:
+                told = time.monotonic()
+                log.warning("recovery at epoch %d: %d objects do not come, among them %016x",
+                            view.epoch, len(failed), failed[0])
+            self._state.wait_view(view.revision, _RETRY_SECONDS)
+            self._check(view)
 
     def _check(self, view):
         if not is_still_served(self._state.view, view):

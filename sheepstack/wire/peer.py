@@ -77,6 +77,9 @@ class PeerFlag(enum.IntFlag):
     #: FETCH: the bytes need not be checked where their checksums come along, 4 bytes for each
     #: block of each extent, as the store keeps them: who fetches checks them anyway.
     SUMS = 0x04
+    #: FETCH: where the object is not there yet (AGAIN), it is looked for before all counts as
+    #: complete there: who asks keeps what the other could not take, relying on that.
+    OWED = 0x08
 
 
 def full_stamp(revision: int, stamp: int) -> int:

@@ -9,6 +9,7 @@ from unittest import mock
 
 from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.sheep.peer_link import Answer
+from sheepstack.sheep.peer_service import PeerService
 from sheepstack.sheep.recovery import Recovery, Throttle
 from sheepstack.sheep.replica import Replica, Unsettled
 from sheepstack.store import disk
@@ -42,6 +43,7 @@ class _Other:
 
     def __init__(self):
         self.before_answering = lambda: None
+        self.before_listing = lambda: None
         self.result = lambda: Result.SUCCESS
         self.activity = 0
         self.sums = None
@@ -49,6 +51,7 @@ class _Other:
 
     def call(self, opcode, revision, timeout, flags=0, **fields):
         if opcode == PeerOp.LIST:
+            self.before_listing()
             return Answer(Result.SUCCESS, payload=self.listing)
         data = (b"at %d" % revision).ljust(SIZE, b".")
         content = peer.pack_extents(SIZE, 77, [(0, data)])
@@ -105,6 +108,18 @@ class _RecoveryCase(StoreTestCase):
         self.recovery.attach(self.replica, self.requests)
         self.replica.enter(1, 0)
 
+    def _write(self, stamp, kind):
+        results = []
+
+        def done(result, last):
+            results.append(result)
+
+        if kind == PeerOp.CREATE:
+            self.replica.create(OID, 1, stamp, SIZE, 0, b"mine", done)
+        else:
+            self.replica.write(OID, 1, stamp, 0, b"mine", done)
+        self.assertEqual([Result.SUCCESS], results)
+
 
 class ManyObjects(_RecoveryCase):
     """Of objects that only recovery wants it fetches several at once."""
@@ -126,6 +141,71 @@ class ManyObjects(_RecoveryCase):
         self.assertTrue(self.recovery.run(self.state.view))
         self.assertEqual(1, len(self.state.questions))
         self.assertTrue(self.store.exists(OID))
+
+
+class OwedObjects(_RecoveryCase):
+    """What others have kept because this sheep could not take it and was not complete yet."""
+
+    def setUp(self):
+        super().setUp()
+        self.other.listing = peer.pack_listing([])
+
+    def _fetch(self, flags):
+        """What another sheep is told that asks for the object."""
+        service = PeerService(self.state, self.store, self.replica, None, self.recovery,
+                              *[None] * 6)
+        results = []
+        service._fetch(OID, None, flags, lambda result, *rest: results.append(result))
+        return results.pop()
+
+    def test_it_is_fetched_though_it_came_after_the_listing(self):
+        self.other.before_listing = lambda: self.assertEqual(
+            Result.AGAIN, self._fetch(PeerFlag.OWED))
+        self.assertTrue(self.recovery.run(self.state.view))
+        self.assertTrue(self.store.exists(OID))
+
+    def test_it_is_fetched_where_it_came_at_the_very_end(self):
+        self.state.view.bereft = _OnceAsked(lambda: self._fetch(PeerFlag.OWED))
+        self.assertTrue(self.recovery.run(self.state.view))
+        self.assertTrue(self.store.exists(OID))
+
+    def test_nothing_is_owed_by_who_is_complete(self):
+        self.assertTrue(self.recovery.run(self.state.view))
+        self.assertEqual(Result.NO_OBJ, self._fetch(PeerFlag.OWED))
+
+    def test_who_only_asks_is_owed_nothing(self):
+        self.other.before_listing = lambda: self.assertEqual(Result.AGAIN, self._fetch(0))
+        self.assertTrue(self.recovery.run(self.state.view))
+        self.assertFalse(self.store.exists(OID))
+        self.assertTrue(self.recovery.known_absent(OID))
+
+    def test_where_nobody_has_it_any_more_recovery_ends(self):
+        self.recovery._maps_since_complete = lambda view: []
+        self.other.result = lambda: Result.NO_OBJ
+        self.state.call_node = lambda node, question, timeout=None: [[None, False, []]]
+        self.other.before_listing = lambda: self._fetch(PeerFlag.OWED)
+        self.assertTrue(self.recovery.run(self.state.view))
+        self.assertTrue(self.recovery.known_absent(OID))
+
+    def test_a_copy_is_kept_for_one_who_will_fetch_it(self):
+        self._write(make_stamp(1, _OTHER), PeerOp.CREATE)
+        self.other.result = lambda: Result.AGAIN
+        self.assertTrue(
+            self.recovery.adopt(self.state.view, OID, [_OTHER], make_stamp(1, _OTHER)))
+        self.assertEqual([PeerFlag.OWED], self.other.asked)
+        self.assertEqual(b"mine", self.store.read(OID, 0, 4))
+
+
+class _OnceAsked:
+    """False; calls ``first`` the first time that somebody wants to know."""
+
+    def __init__(self, first):
+        self._first = first
+
+    def __bool__(self):
+        first, self._first = self._first, lambda: None
+        first()
+        return False
 
 
 class MapChanges(_RecoveryCase):
@@ -269,15 +349,3 @@ class MapChanges(_RecoveryCase):
         self.assertEqual([1], list(self.store.stale_epochs()))
         self.store.purge_stale(1)
         self.assertEqual([], list(self.store.stale_epochs()))
-
-    def _write(self, stamp, kind):
-        results = []
-
-        def done(result, last):
-            results.append(result)
-
-        if kind == PeerOp.CREATE:
-            self.replica.create(OID, 1, stamp, SIZE, 0, b"mine", done)
-        else:
-            self.replica.write(OID, 1, stamp, 0, b"mine", done)
-        self.assertEqual([Result.SUCCESS], results)
