@@ -79,14 +79,14 @@ class Write:
         return "<%s of %016x, revision %d, first sent at %d>" % (
             PeerOp(self.kind).name, self.oid, self.revision, self.first)
 
-    def is_pointless(self) -> bool:
-        """True for a client's write that was never sent, and whose client is gone.
+    def is_abandoned(self) -> bool:
+        """True for a client's write whose client is gone.
 
         It may have gone to another gateway, have written there, and even have been told so:
         what it once sent here must not come after that.  Such an end, ``finish``, tells by its
         own ``is_pointless()``.
         """
-        return not self.first and self.entry is not None and self.finish.is_pointless()
+        return self.entry is not None and self.finish.is_pointless()
 
 
 class _Attempt:
@@ -181,7 +181,8 @@ class Gateway:
 
     def _start(self, write, batch):
         view = self._state.view
-        if write.is_pointless():
+        abandoned = write.is_abandoned()
+        if abandoned and not write.first:
             self._end(write, Result.SHUTDOWN, batch)
             return
         if write.only is not None and view.revision != write.only:
@@ -194,6 +195,9 @@ class Gateway:
             return
         if not view.serving or not self._state.lease_valid():
             self._park(write)
+            return
+        if abandoned:
+            self._abandon(write, view, batch)
             return
         if write.kind == _REMOVE and not view.complete:
             # A copy that some node has yet to give up would bring the object back.
@@ -244,6 +248,37 @@ class Gateway:
             self._keeping.submit(self._remove_strips, write, view)
             return
         self._send(write, view, batch)
+
+    def _abandon(self, write, view, batch):
+        """Some holders may have it: make them equal without undoing what its client has done
+        since."""
+        if write.revision != view.revision:
+            # Whoever has it ends it as an orphan.
+            self._end(write, Result.SHUTDOWN, batch)
+        elif write.kind == _REMOVE:
+            # With its old stamp, so that it is late where the object was made anew.
+            self._send(write, view, batch)
+        else:
+            self._workers.submit(self._bequeath, write, view)
+
+    def _bequeath(self, write, view):
+        question = {"call": "inherit", "oid": write.oid, "stamps": write.stamps,
+                    "revision": view.revision}
+        if all([self._state.call_node(node, question) for node in write.holders]):
+            self._end(write, Result.SHUTDOWN, None)
+        else:
+            self._try_later(write)
+
+    def inherit(self, view, oid, stamps) -> bool:
+        """The client of a write with these stamps is gone, and its coordinator does not send it
+        again: end here what there is of it, as at a change of the map.
+
+        It begins that, and is False until nothing is left.
+        """
+        policy = self._table.remembered_policy(oid, view.map) or view.map.copies
+        for start, end in self._replica.disown(oid, stamps):
+            self.roll(oid, start, end, policy, view.revision, lambda result, batch: None)
+        return all(orphan[0] != oid for orphan in self._replica.orphans())
 
     def _take_over(self, write, view):
         with self._issue:
@@ -355,6 +390,9 @@ class Gateway:
             self._end(write, Result.EIO, batch)
         elif not results.isdisjoint(_STALE_VIEW):
             self._park(write)
+        elif Result.AGAIN in results and write.kind == _REMOVE and write.is_abandoned():
+            # Whoever was there earlier sees to it that all have what he made.
+            self._end(write, Result.SHUTDOWN, batch)
         elif Result.AGAIN in results:
             self._replica.clock.see(max(counter_of(last) for _, _, last in attempt.results))
             self._workers.submit(self._start, write, None)

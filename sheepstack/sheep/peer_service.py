@@ -269,6 +269,12 @@ class PeerService:
             return None
         return self._recovery.adopt(view, oid, sources, stamp) or None
 
+    def _on_inherit(self, oid, stamps, revision):
+        view = self._state.view
+        if view.revision != revision:
+            return None
+        return self._gateway.inherit(view, oid, stamps) or None
+
     def _all_oids(self, ranges):
         """Ids of current objects and of those set aside: after a power failure all may be."""
         yield from self._store.oids_between(ranges)
@@ -400,8 +406,8 @@ def _check_call(question):
 
 
 #: Arguments of calls that are not numbers.
-_KINDS = {"oids": list, "sources": list, "vids": list, "entries": list, "fields": dict,
-          "text": str}
+_KINDS = {"oids": list, "sources": list, "stamps": list, "vids": list, "entries": list,
+          "fields": dict, "text": str}
 
 
 class _Reply:

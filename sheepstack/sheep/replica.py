@@ -380,6 +380,17 @@ class Replica:
         return [(oid, start, end) for oid, entry in list(self._entries.items())
                 for start, end in list(entry.orphans)]
 
+    def disown(self, oid, stamps) -> list:
+        """Make orphans of the writes with these stamps that are here: [(start, end)]."""
+        entry = self._entries.get(oid)
+        if entry is None:
+            return []
+        with self._lock_of(oid):
+            orphans = [(start, end) for stamp, start, end in entry.pending if stamp in stamps]
+            entry.pending = [item for item in entry.pending if item[0] not in stamps]
+            entry.orphans += orphans
+            return orphans
+
     def begin_roll(self, oid, start, end):
         """Take over an orphaned write: (stamp, offset, our bytes), or None where it is ended.
 

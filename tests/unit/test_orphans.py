@@ -1,5 +1,6 @@
 """What lost coordinators left: two real gateways, replicas and stores, links without a network."""
 
+import json
 import os
 import threading
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.sheep.gateway import Gateway
 from sheepstack.sheep.orphans import Orphans
 from sheepstack.sheep.peer_link import Answer
+from sheepstack.sheep.peer_service import PeerService
 from sheepstack.sheep.replica import Replica
 from sheepstack.sheep.view import View
 from sheepstack.sheep.workers import Workers
@@ -22,6 +24,7 @@ COUNT = 40
 OIDS = [0x00123456_00000000 + index for index in range(COUNT)]
 _LOST = 2
 _HERE = 0, 1
+_ENTRY = object()
 
 
 class _Ring:
@@ -51,6 +54,12 @@ class _Link:
             kind, oid, revision, stamp, offset, length, b"".join(buffers),
             lambda result, last: callback(Answer(result, last), None))
 
+    def call(self, kind, revision, timeout, buffers, data_length):
+        if self.is_dead:
+            return self.broken
+        data = json.dumps({"answer": self.target.answer_call(json.loads(b"".join(buffers)))})
+        return Answer(Result.SUCCESS, payload=data.encode())
+
     def mend(self):
         """The connection breaks, and the next one works."""
         self.is_dead = False
@@ -68,10 +77,13 @@ class _Node(LeasedState):
         self.index, self.store = index, store
         self.link = _Link()
         self.replica = Replica(store, lambda oid: True)
-        table = SimpleNamespace(remembered_policy=lambda oid, cluster_map: CopyPolicy(2))
+        table = SimpleNamespace(remembered_policy=lambda oid, cluster_map: CopyPolicy(2),
+                                find=lambda vid: _ENTRY)
         self.gateway = Gateway(
             self, self.replica, Workers("test", 4), Workers("keeping", 1), table, None)
         self.orphans = Orphans(self, self.replica, self.gateway, table)
+        # It has the others' calls answered.
+        PeerService(self, store, self.replica, self.gateway, None, table, *[None] * 5)
         self.enter(1)
 
     def enter(self, revision):
@@ -93,14 +105,30 @@ class _Node(LeasedState):
         return bytes(self.store.read(oid, 0, SIZE)) if self.store.exists(oid) else None
 
 
-class TwoAreLeft(StoreTestCase):
+class _Client:
+    """What the object service passes as the end of a client's write."""
+
+    def __init__(self):
+        self.gone = False
+        self.results = []
+        self.told = threading.Event()
+
+    def is_pointless(self):
+        return self.gone
+
+    def __call__(self, result, batch):
+        self.results.append(result)
+        self.told.set()
+
+
+class _TwoNodes(StoreTestCase):
     def setUp(self):
         super().setUp()
         self.nodes = [_Node(self, index) for index in _HERE]
         for node in self.nodes:
             node.link.target = self.nodes[1 - node.index]
 
-    def _ended(self, nodes):
+    def ended(self, nodes):
         """What end() of each says, all at the same time; starts the threads, they are waited
         for by the function that is returned."""
         results = {}
@@ -116,6 +144,97 @@ class TwoAreLeft(StoreTestCase):
 
         return wait
 
+
+class Abandoned(_TwoNodes):
+    """A client that has lost its gateway goes on by way of the other one; what the first had
+    begun for it, and could not send to all, must not undo that."""
+
+    def setUp(self):
+        super().setUp()
+        for node in self.nodes:
+            node.write(OIDS[0], 1, b"former")
+        for node in self.nodes:
+            node.replica.note_settled(_LOST, 1, 1)
+        self.lost, self.other = self.nodes
+
+    def _write(self, node, data, kind=PeerOp.WRITE, oid=OIDS[0], offset=0):
+        client = _Client()
+        size = 0 if kind == PeerOp.WRITE else SIZE
+        node.gateway.write(kind, oid, offset, data, size, CopyPolicy(2), client, entry=_ENTRY)
+        return client
+
+    def _begin(self, *arguments, **more):
+        """A write that only the one node has whose client is gone."""
+        self.lost.link.is_dead = True
+        client = self._write(self.lost, *arguments, **more)
+        self.assertEqual([], client.results)
+        client.gone = True
+        return client
+
+    def _do(self, *arguments, **more):
+        client = self._write(self.other, *arguments, **more)
+        self.assertTrue(client.told.wait(30))
+        self.assertEqual([Result.SUCCESS], client.results)
+
+    def _end(self, client):
+        self.lost.link.mend()
+        while not client.told.wait(0.02):
+            self.lost.gateway.unpark()
+        self.assertEqual(1, len(client.results))
+        for node in self.nodes:
+            self.assertEqual([], node.replica.orphans())
+        self.assertEqual(*(node.content(OIDS[0]) for node in self.nodes))
+        content = self.lost.content(OIDS[0])
+        return content and content.rstrip(b"\0")
+
+    def test_nothing_else_was_written(self):
+        self.assertEqual(b"begun.", self._end(self._begin(b"begun.")))
+
+    def test_a_later_write(self):
+        client = self._begin(b"begun.")
+        self._do(b"begun.")
+        self._do(b"later!")
+        self.assertEqual(b"later!", self._end(client))
+
+    def test_a_later_write_where_an_object_was_made(self):
+        client = self._begin(b"begun.", PeerOp.CREATE)
+        self._do(b"begun.", PeerOp.CREATE)
+        self._do(b"later!", offset=8192)
+        self.assertEqual(b"begun.".ljust(8192, b"\0") + b"later!", self._end(client))
+
+    def test_a_later_write_where_zeros_were_written(self):
+        client = self._begin(b"", PeerOp.DISCARD)
+        self._do(b"", PeerOp.DISCARD)
+        self._do(b"later!")
+        self.assertEqual(b"later!", self._end(client))
+
+    def test_an_object_that_was_made_anew(self):
+        self.lost.set_view(self.lost.view._replace(complete=True))
+        self.other.set_view(self.other.view._replace(complete=True))
+        client = self._begin(b"", PeerOp.REMOVE)
+        self._do(b"", PeerOp.REMOVE)
+        self._do(b"later!", PeerOp.CREATE)
+        self.assertEqual(b"later!", self._end(client))
+
+    def test_an_object_that_was_not(self):
+        self.lost.set_view(self.lost.view._replace(complete=True))
+        self.assertIsNone(self._end(self._begin(b"", PeerOp.REMOVE)))
+
+    def test_a_later_write_at_the_former_map(self):
+        client = self._begin(b"begun.")
+        self._do(b"begun.")
+        self._do(b"later!")
+        self.lost.link.mend()
+        for node in self.nodes:
+            node.enter(2)
+        self.assertEqual([True, True], self.ended(self.nodes)())
+        self.assertTrue(client.told.wait(30))
+        for node in self.nodes:
+            self.assertEqual(b"later!", node.content(OIDS[0]).rstrip(b"\0"))
+
+
+class TwoAreLeft(_TwoNodes):
+
     def test_whatever_somebody_has_all_have_then(self):
         for number, oid in enumerate(OIDS):
             for node in self.nodes:
@@ -123,7 +242,7 @@ class TwoAreLeft(StoreTestCase):
                     node.write(oid, number + 1, b"%d of the lost one" % number)
         for node in self.nodes:
             node.enter(2)
-        self.assertEqual([True, True], self._ended(self.nodes)())
+        self.assertEqual([True, True], self.ended(self.nodes)())
         for number, oid in enumerate(OIDS):
             for node in self.nodes:
                 self.assertEqual(b"%d of the lost one" % number,
@@ -137,7 +256,7 @@ class TwoAreLeft(StoreTestCase):
         for node in self.nodes:
             node.enter(2)
             node.link.is_dead = True
-            wait = self._ended([node])
+            wait = self.ended([node])
             self._wait_sent(node, 16)
             node.stopping.set()
             self.assertEqual([False], wait())
@@ -154,7 +273,7 @@ class TwoAreLeft(StoreTestCase):
             node.write(oid, number + 1, b"x")
         node.enter(2)
         node.link.is_dead = True
-        wait = self._ended([node])
+        wait = self.ended([node])
         self._wait_sent(node, 16)
         for _ in range(5):
             # It looks again and again, and finds no room.
@@ -170,7 +289,7 @@ class TwoAreLeft(StoreTestCase):
         first.write(OIDS[0], 1, b"x")
         first.enter(2)
         first.link.is_dead = True
-        wait = self._ended([first])
+        wait = self.ended([first])
         self._wait_sent(first, 1)
         first.enter(3)
         self.assertEqual([False], wait())
@@ -178,7 +297,7 @@ class TwoAreLeft(StoreTestCase):
         first.link.mend()
         first.gateway.unpark()
         second.enter(3)
-        self.assertEqual([True, True], self._ended(self.nodes)())
+        self.assertEqual([True, True], self.ended(self.nodes)())
         self.assertEqual(b"x", second.content(OIDS[0]).rstrip(b"\0"))
 
     def test_our_own_write_is_sent_again_once(self):
@@ -200,7 +319,7 @@ class TwoAreLeft(StoreTestCase):
         first.link.mend()
         first.enter(2)
         second.enter(2)
-        self.assertEqual([True, True], self._ended(self.nodes)())
+        self.assertEqual([True, True], self.ended(self.nodes)())
         self.assertTrue(told.wait(30))
         self.assertEqual([Result.SUCCESS], results)
         self.assertEqual(b"later!", second.content(OIDS[0])[:6])
