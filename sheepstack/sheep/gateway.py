@@ -48,12 +48,13 @@ class Write:
     client's write was admitted; where it says something else now, and no holder was asked yet,
     the end is AGAIN.  ``first`` is the revision at which it was sent first, 0 before that;
     ``stay`` the one of our stays in the map in which it began.  ``failures`` counts how often
-    no holder could take it, or we could not read what is to be written again.
+    no holder could take it, or we could not read what is to be written again.  ``heirs`` are the
+    holders that have been asked to end it.
     """
 
     __slots__ = ("kind", "oid", "offset", "data", "size", "policy", "finish", "roll", "stamp",
                  "stamps", "revision", "holders", "not_before", "only", "entry", "first", "stay",
-                 "failures")
+                 "failures", "heirs")
 
     def __init__(self, kind, oid, offset, data, size, policy, finish, roll=None, only=None,
                  entry=None):
@@ -74,6 +75,7 @@ class Write:
         self.revision = 0
         self.not_before = 0.0
         self.failures = 0
+        self.heirs = ()
 
     def __repr__(self):
         return "<%s of %016x, revision %d, first sent at %d>" % (
@@ -123,6 +125,7 @@ class Gateway:
         self.issued = 0
         self._parked = collections.deque()
         self._recovery = recovery
+        replica.is_under_way = self._outstanding.__contains__
         self._stay = 0
         #: Reads what is in strips: :class:`sheepstack.sheep.strip_reader.StripReader`.
         self.strips = None
@@ -262,9 +265,15 @@ class Gateway:
             self._workers.submit(self._bequeath, write, view)
 
     def _bequeath(self, write, view):
-        question = {"call": "inherit", "oid": write.oid, "stamps": write.stamps,
-                    "revision": view.revision}
-        if all([self._state.call_node(node, question) for node in write.holders]):
+        ended = []
+        for node in write.holders:
+            answer = self._state.call_node(node, {
+                "call": "inherit", "oid": write.oid, "revision": view.revision,
+                "stamps": [] if node in write.heirs else write.stamps})
+            if answer is not None:
+                write.heirs += (node,)
+            ended.append(answer)
+        if all(ended):
             self._end(write, Result.SHUTDOWN, None)
         else:
             self._try_later(write)
@@ -273,7 +282,8 @@ class Gateway:
         """The client of a write with these stamps is gone, and its coordinator does not send it
         again: end here what there is of it, as at a change of the map.
 
-        It begins that, and is False until nothing is left.
+        It begins that, and is False until nothing is left; asked again, for no stamps, it only
+        looks.
         """
         policy = self._table.remembered_policy(oid, view.map) or view.map.copies
         for start, end in self._replica.disown(oid, stamps):

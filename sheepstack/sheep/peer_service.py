@@ -273,7 +273,7 @@ class PeerService:
         view = self._state.view
         if view.revision != revision:
             return None
-        return self._gateway.inherit(view, oid, stamps) or None
+        return self._gateway.inherit(view, oid, stamps)
 
     def _all_oids(self, ranges):
         """Ids of current objects and of those set aside: after a power failure all may be."""

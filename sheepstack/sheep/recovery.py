@@ -196,14 +196,14 @@ class Recovery:
             stamp = 0 if self._replica.is_busy(oid) else store.stamp(oid)
             extents = [(offset, store.read(oid, offset, length))
                        for offset, length in store.occupied(oid, 0, size)]
-        else:
-            info = {revision: (stamp, size) for revision, stamp, size in store.stale_info(oid)}
-            if stale_revision not in info:
-                raise NoObject(oid)
-            stamp, size = info[stale_revision]
-            extents = [(offset, store.stale_read(oid, stale_revision, offset, length))
-                       for offset, length in store.stale_extents(oid, stale_revision)]
-        return peer.pack_extents(size, stamp, extents)
+            return peer.pack_extents(size, stamp, extents, self._replica.unsettled(oid))
+        info = {revision: (stamp, size) for revision, stamp, size in store.stale_info(oid)}
+        if stale_revision not in info:
+            raise NoObject(oid)
+        stamp, size = info[stale_revision]
+        return peer.pack_extents(size, stamp, [
+            (offset, store.stale_read(oid, stale_revision, offset, length))
+            for offset, length in store.stale_extents(oid, stale_revision)])
 
     def unchecked_content(self, oid):
         """As :meth:`content` of a current object, in which rot may be, and the checksums of its
@@ -214,7 +214,8 @@ class Recovery:
         found = store.unchecked(oid)
         if found is None or sum(len(data) for _, data in found[0]) < LARGE:
             return None
-        return peer.pack_extents(store.size(oid), stamp, found[0]), found[1]
+        return peer.pack_extents(store.size(oid), stamp, found[0],
+                                 self._replica.unsettled(oid)), found[1]
 
     # -- one object ------------------------------------------------------------------------
 
@@ -292,14 +293,15 @@ class Recovery:
                     continue
                 waiter = Waiter()
                 if answer.result == Result.NO_OBJ:
-                    put = functools.partial(self._store.remove, oid, waiter)
+                    put, unsettled = functools.partial(self._store.remove, oid, waiter), []
                 elif answer.result == Result.SUCCESS:
                     size, settled, extents = peer.unpack_extents(answer.payload)
+                    unsettled = peer.unpack_unsettled(answer.payload)
                     put = functools.partial(
                         self._store.create_sparse, oid, size, extents, settled, waiter)
                 else:
                     return False
-                if not self._replica.replace(oid, view.revision, last, put):
+                if not self._replica.replace(oid, view.revision, last, put, unsettled):
                     return False
                 waiter.wait()
                 return True
@@ -450,6 +452,7 @@ class Recovery:
         self._note_activity(source, answer.stamp)
         self._pace.size = len(answer.payload)
         size, stamp, extents = peer.unpack_extents(answer.payload)
+        unsettled = peer.unpack_unsettled(answer.payload)
         waiter = Waiter(used=False)
         same, prepared = self._equal_copy_set_aside(oid, size, extents), None
         if same is None and answer.value:
@@ -475,7 +478,7 @@ class Recovery:
                 self._store.create_sparse(oid, size, extents, stamp, waiter)
 
         try:
-            self._install(view, oid, put, given_up)
+            self._install(view, oid, put, given_up, unsettled)
         finally:
             if prepared is not None and not waiter.used:
                 self._store.forsake(prepared)
@@ -484,8 +487,8 @@ class Recovery:
         self._no_room.discard(oid)
         return True
 
-    def _install(self, view, oid, put, retirements=None):
-        if not self._replica.install(oid, view.revision, put, retirements):
+    def _install(self, view, oid, put, retirements=None, unsettled=()):
+        if not self._replica.install(oid, view.revision, put, retirements, unsettled):
             raise Changed()
 
     def _equal_copy_set_aside(self, oid, size, extents):

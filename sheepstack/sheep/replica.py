@@ -66,15 +66,16 @@ class Clock:
 class _Entry:
     """What is remembered of an object while it is written to.
 
-    ``stamp``: of the last write, full.  ``pending``: (stamp, start, end) of this revision.
+    ``stamp``: of the last write, full, and no write has been here while it still is ``floor``.
+    ``pending``: (stamp, start, end) of this revision.
     ``orphans``: (start, end) of writes that were pending when the revision changed.
     ``marked``: the page says that there are such.
     """
 
-    __slots__ = ("stamp", "pending", "orphans", "touched", "marked")
+    __slots__ = ("stamp", "floor", "pending", "orphans", "touched", "marked")
 
-    def __init__(self):
-        self.stamp = 0
+    def __init__(self, floor):
+        self.stamp = self.floor = floor
         self.pending = []
         self.orphans = []
         self.touched = 0.0
@@ -135,6 +136,8 @@ class Replica:
         self._changed = threading.Condition()
         self._waiters = 0
         self.clock = Clock()
+        #: Of a counter of our own stamps, whether its write has not come to its end.
+        self.is_under_way = lambda counter: False
         self.on_damage = None
         self.on_failure = None
 
@@ -149,7 +152,7 @@ class Replica:
         for oid, entry in list(self._entries.items()):
             with self._lock_of(oid):
                 self._prune(entry)
-                entry.orphans += [(start, end) for _, start, end in entry.pending]
+                entry.orphans += {(start, end) for _, start, end in entry.pending}
                 entry.pending = []
         self._watermarks = {}
         self._marks = {}
@@ -214,6 +217,12 @@ class Replica:
             or counter_of(item[0]) > marks.get(node_index_of(item[0]), 0)]
 
     # The mark is only set and taken back with the object's lock held.
+
+    def _mark(self, oid, entry):
+        """To be called before any byte of a pending write can be read."""
+        if not entry.marked:
+            self._page.begin(oid)
+            entry.marked = True
 
     def _unmark(self, oid, entry):
         """Take the mark back where there is no reason for it any more."""
@@ -324,8 +333,7 @@ class Replica:
             else:
                 entry = self._entries.get(oid)
                 if entry is None:
-                    entry = self._entries[oid] = _Entry()
-                    entry.stamp = self._floor
+                    entry = self._entries[oid] = _Entry(self._floor)
                 if full <= entry.stamp:
                     result, last = Result.AGAIN, entry.stamp & 0xFFFFFFFFFFFFFFFF
                 else:
@@ -336,10 +344,7 @@ class Replica:
                     item = (stamp, start, end)
                     finish = _Finish(self, oid, item, done)
                     entry.pending.append(item)
-                    if not entry.marked:
-                        # Before any byte of it can be read.
-                        self._page.begin(oid)
-                        entry.marked = True
+                    self._mark(oid, entry)
                     entry.touched = time.monotonic()
                     before = entry.stamp
                     entry.stamp = full
@@ -381,15 +386,17 @@ class Replica:
                 for start, end in list(entry.orphans)]
 
     def disown(self, oid, stamps) -> list:
-        """Make orphans of the writes with these stamps that are here: [(start, end)]."""
+        """Make orphans of the writes with these stamps that are here: [(start, end)].
+
+        They stay pending, too, until their coordinator says that they are settled.
+        """
         entry = self._entries.get(oid)
         if entry is None:
             return []
         with self._lock_of(oid):
-            orphans = [(start, end) for stamp, start, end in entry.pending if stamp in stamps]
-            entry.pending = [item for item in entry.pending if item[0] not in stamps]
+            orphans = {(start, end) for stamp, start, end in entry.pending if stamp in stamps}
             entry.orphans += orphans
-            return orphans
+            return list(orphans)
 
     def begin_roll(self, oid, start, end):
         """Take over an orphaned write: (stamp, offset, our bytes), or None where it is ended.
@@ -432,9 +439,22 @@ class Replica:
         with self._lock_of(oid):
             self._drop(oid)
 
-    def install(self, oid, revision, put, retirements=None) -> bool:
+    def unsettled(self, oid) -> list:
+        """[(stamp, start, end)] of the writes that whoever read the object before this call may
+        have read too early."""
+        entry = self._entries.get(oid)
+        if entry is None or not entry.pending:
+            return []
+        with self._lock_of(oid):
+            self._prune(entry)
+            self._unmark(oid, entry)
+            return list(entry.pending)
+
+    def install(self, oid, revision, put, retirements=None, unsettled=()) -> bool:
         """Call ``put()``, which brings the object here, unless a write was faster.
 
+        ``unsettled``: writes that are in what it brings, as :meth:`unsettled` of where it comes
+        from.  They will come here, too, but must not be read before they settle.
         False, and nothing is done, where the map has changed: it may not belong here any more;
         or where :meth:`retirements` has: it may have been given up everywhere.
         """
@@ -442,8 +462,22 @@ class Replica:
             if revision != self._revision or retirements not in (None, self.retirements(oid)):
                 return False
             if not self._store.exists(oid):
+                self._expect(oid, unsettled)
                 put()
             return True
+
+    def _expect(self, oid, unsettled):
+        """What is about to be put here has these writes in it."""
+        items = [item for item in unsettled if node_index_of(item[0]) != self._index
+                 or self.is_under_way(counter_of(item[0]))]
+        if not items:
+            return
+        entry = self._entries.get(oid)
+        if entry is None:
+            entry = self._entries[oid] = _Entry(self._floor)
+        entry.pending += items
+        entry.touched = time.monotonic()
+        self._mark(oid, entry)
 
     def last_stamp(self, oid, except_for):
         """Of the last write here; None while others than that with the stamp ``except_for``
@@ -456,15 +490,19 @@ class Replica:
             busy = any(item[0] != except_for for item in entry.pending)
             return None if busy else entry.stamp
 
-    def replace(self, oid, revision, last, put) -> bool:
+    def replace(self, oid, revision, last, put, unsettled=()) -> bool:
         """Call ``put()``, which gives the object another content, unless something was written
-        since :meth:`last_stamp` was ``last``, or the map has changed: False."""
+        since :meth:`last_stamp` was ``last``, or the map has changed: False.
+
+        ``unsettled``: see :meth:`install`.
+        """
         with self._lock_of(oid):
             entry = self._entries.get(oid)
             if revision != self._revision or (entry is not None and entry.stamp != last):
                 return False
             self._marks.pop(oid, None)
             self._retired[oid % _STRIPES] += 1
+            self._expect(oid, unsettled)
             put()
             return True
 
@@ -570,7 +608,7 @@ class Replica:
                 self._prune(entry)
                 if entry.pending or entry.orphans or now - entry.touched < _QUIET_AFTER:
                     continue
-                if self._store.exists(oid):
+                if entry.stamp != entry.floor and self._store.exists(oid):
                     self._store.settle(oid, entry.stamp)
                 # Nothing older may be applied after this is forgotten.
                 self._floor = max(self._floor, entry.stamp)

@@ -99,19 +99,24 @@ def node_index_of(stamp: int) -> int:
     return stamp & ((1 << NODE_BITS) - 1)
 
 
-_EXTENTS_HEAD = Struct("<QQQI4x")
+_EXTENTS_HEAD = Struct("<QQQII")
 _EXTENT = Struct("<II")
+_UNSETTLED = Struct("<QQQ")
 _LISTED = Struct("<QQQII")
 
 
-def pack_extents(size: int, full: int, extents) -> list:
-    """Buffers that carry an object: ``extents`` is a list of (offset, bytes).
+def pack_extents(size: int, full: int, extents, unsettled=()) -> list:
+    """Buffers that carry an object: ``extents`` is a list of (offset, bytes), ``unsettled`` of
+    (stamp, start, end) of writes that it holds and that may not be on all holders yet.
 
-    ``<size u64> <stamp: low u64, high u64> <count u32> <4 unused>``, then for each extent
-    ``<offset u32> <length u32>``, then their bytes.
+    ``<size u64> <stamp: low u64, high u64> <count of extents u32> <of unsettled writes u32>``,
+    then for each extent ``<offset u32> <length u32>``, for each write ``<stamp u64> <start u64>
+    <end u64>``, then the bytes of the extents.
     """
-    head = [_EXTENTS_HEAD.pack(size, full & 0xFFFFFFFFFFFFFFFF, full >> 64, len(extents))]
+    head = [_EXTENTS_HEAD.pack(size, full & 0xFFFFFFFFFFFFFFFF, full >> 64, len(extents),
+                               len(unsettled))]
     head += [_EXTENT.pack(offset, len(data)) for offset, data in extents]
+    head += [_UNSETTLED.pack(*item) for item in unsettled]
     return [b"".join(head)] + [data for _, data in extents]
 
 
@@ -119,9 +124,9 @@ def unpack_extents(payload):
     """(size, stamp, [(offset, memoryview)]); raises ValueError for other bytes."""
     view = memoryview(payload)
     try:
-        size, low, high, count = _EXTENTS_HEAD.unpack_from(view, 0)
+        size, low, high, count, more = _EXTENTS_HEAD.unpack_from(view, 0)
         position = _EXTENTS_HEAD.size
-        data = position + count * _EXTENT.size
+        data = position + count * _EXTENT.size + more * _UNSETTLED.size
         extents = []
         for _ in range(count):
             offset, length = _EXTENT.unpack_from(view, position)
@@ -133,6 +138,15 @@ def unpack_extents(payload):
     except Exception as error:
         raise ValueError("not an object: %s" % error) from None
     return size, high << 64 | low, extents
+
+
+def unpack_unsettled(payload):
+    """[(stamp, start, end)] of the unsettled writes in what :func:`unpack_extents` has found to
+    be an object."""
+    *_, count, more = _EXTENTS_HEAD.unpack_from(payload, 0)
+    start = _EXTENTS_HEAD.size + count * _EXTENT.size
+    return list(_UNSETTLED.iter_unpack(
+        memoryview(payload)[start:start + more * _UNSETTLED.size]))
 
 
 def pack_listing(entries) -> bytes:

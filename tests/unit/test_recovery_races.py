@@ -4,6 +4,7 @@ and a real replica, and another sheep that is a script."""
 import os
 import sys
 import threading
+import time
 from types import SimpleNamespace
 from unittest import mock
 
@@ -47,6 +48,7 @@ class _Other:
         self.result = lambda: Result.SUCCESS
         self.activity = 0
         self.sums = None
+        self.unsettled = []
         self.asked = []
 
     def call(self, opcode, revision, timeout, flags=0, **fields):
@@ -54,7 +56,7 @@ class _Other:
             self.before_listing()
             return Answer(Result.SUCCESS, payload=self.listing)
         data = (b"at %d" % revision).ljust(SIZE, b".")
-        content = peer.pack_extents(SIZE, 77, [(0, data)])
+        content = peer.pack_extents(SIZE, 77, [(0, data)], self.unsettled)
         self.before_answering()
         if opcode != PeerOp.FETCH:
             raise AssertionError("nobody expected opcode 0x%x" % opcode)
@@ -206,6 +208,85 @@ class _OnceAsked:
         first, self._first = self._first, lambda: None
         first()
         return False
+
+
+class WrittenMeanwhile(_RecoveryCase):
+    """What is fetched while it is written to holds what nobody may read yet."""
+
+    def setUp(self):
+        super().setUp()
+        self.page = mock.Mock()
+        self.replica._page = self.page
+
+    def test_it_cannot_be_read_before_it_is_settled(self):
+        self.other.unsettled = [(make_stamp(5, _OTHER), 0, 4)]
+        self.page.begin.side_effect = lambda oid: self.assertFalse(self.store.exists(oid))
+        self.assertTrue(self.recovery.need(OID))
+        with self.assertRaises(Unsettled):
+            self.replica.read(OID, 2, 4)
+        self.assertEqual(b"....", self.replica.read(OID, 4, 4))
+        self.page.begin.assert_called_once_with(OID)
+        self.replica.note_settled(_OTHER, 5, 1)
+        self.assertEqual(b"at", self.replica.read(OID, 0, 2))
+        self.page.end.assert_called_once_with(OID)
+
+    def test_what_has_settled_meanwhile_can(self):
+        self.other.unsettled = [(make_stamp(5, _OTHER), 0, 4), (make_stamp(6, 0), 0, 4)]
+        self.replica.note_settled(_OTHER, 5, 1)
+        self.assertTrue(self.recovery.need(OID))
+        self.assertEqual(b"at", self.replica.read(OID, 0, 2))
+
+    def test_our_own_write_that_another_has_before_us(self):
+        mine = make_stamp(6, 0)
+        self.replica.is_under_way = {6}.__contains__
+        self.other.unsettled = [(mine, 0, 4)]
+        self.assertTrue(self.recovery.need(OID))
+        with self.assertRaises(Unsettled):
+            self.replica.read(OID, 0, 4)
+        self.replica.write(OID, 1, mine, 0, b"mine", lambda result, last: None)
+        self.replica.settled(OID, [mine])
+        self.assertEqual(b"mine", self.replica.read(OID, 0, 4))
+
+    def test_it_is_an_orphan_once_the_map_changes(self):
+        stamp = make_stamp(5, _OTHER)
+        self.other.unsettled = [(stamp, 0, 4)]
+        self.assertTrue(self.recovery.need(OID))
+        self.replica.write(OID, 1, stamp, 0, b"them", lambda result, last: None)
+        self.replica.enter(2, 0)
+        self.assertEqual([(OID, 0, 4)], self.replica.orphans())
+
+    def test_a_copy_that_another_one_s_takes_the_place_of(self):
+        self._write(make_stamp(1, _OTHER), PeerOp.CREATE)
+        self.replica.note_settled(_OTHER, 1, 1)
+        self.other.unsettled = [(make_stamp(5, _OTHER), 0, 4)]
+        self.assertTrue(
+            self.recovery.adopt(self.state.view, OID, [_OTHER], make_stamp(1, _OTHER)))
+        with self.assertRaises(Unsettled):
+            self.replica.read(OID, 0, 4)
+
+    def test_whoever_is_asked_tells(self):
+        stamp = make_stamp(5, _OTHER)
+        self._write(stamp, PeerOp.CREATE)
+        self.replica.write(OID, 1, make_stamp(6, _OTHER), 0, b"x" * SIZE,
+                           lambda result, last: None)
+        unchecked, _ = self.recovery.unchecked_content(OID)
+        for buffers in (self.recovery.content(OID), unchecked):
+            self.assertEqual([(stamp, 0, SIZE), (make_stamp(6, _OTHER), 0, SIZE)],
+                             peer.unpack_unsettled(b"".join(map(bytes, buffers))))
+        self.replica.note_settled(_OTHER, 6, 1)
+        self.assertEqual([], peer.unpack_unsettled(
+            b"".join(map(bytes, self.recovery.content(OID)))))
+
+    def test_a_stamp_that_is_no_write_s_is_not_kept(self):
+        """That of an object on disk says that its content is that of others with the same."""
+        self.other.unsettled = [(make_stamp(5, _OTHER), 0, 4)]
+        self.replica._floor = 99
+        self.assertTrue(self.recovery.need(OID))
+        self.replica.note_settled(_OTHER, 5, 1)
+        with mock.patch("time.monotonic", return_value=time.monotonic() + 60):
+            self.replica.settle_quiet()
+        self.assertFalse(self.replica.is_busy(OID))
+        self.assertEqual(77, self.store.stamp(OID))
 
 
 class MapChanges(_RecoveryCase):
