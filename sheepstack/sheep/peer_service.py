@@ -269,6 +269,9 @@ class PeerService:
             return None
         return self._recovery.adopt(view, oid, sources, stamp) or None
 
+    def _on_unsettled(self, oid):
+        return self._replica.unsettled(oid)
+
     def _on_inherit(self, oid, stamps, revision):
         view = self._state.view
         if view.revision != revision:

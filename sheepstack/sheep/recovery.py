@@ -327,11 +327,16 @@ class Recovery:
                 answer = view.links[node].call(
                     PeerOp.READ, revision, self._state.patience, oid=oid, offset=offset,
                     length=length, flags=PeerFlag.UNSETTLED)
-                if answer.result == Result.SUCCESS and len(answer.payload) == length:
-                    self._store.repair(oid, block, answer.payload)
-                    log.warning("object %016x: block %d repaired from %s", oid, block,
-                                view.map.nodes[node].name)
-                    break
+                if answer.result != Result.SUCCESS or len(answer.payload) != length:
+                    continue
+                unsettled = self._state.call_node(node, {"call": "unsettled", "oid": oid})
+                if unsettled is None or not self._replica.expect(
+                        oid, revision, map(tuple, unsettled)):
+                    continue
+                self._store.repair(oid, block, answer.payload)
+                log.warning("object %016x: block %d repaired from %s", oid, block,
+                            view.map.nodes[node].name)
+                break
             else:
                 good = False
         return good

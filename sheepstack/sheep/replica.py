@@ -466,8 +466,16 @@ class Replica:
                 put()
             return True
 
+    def expect(self, oid, revision, unsettled) -> bool:
+        """Bytes with these writes in them are about to be put into the object; False where the
+        map has changed.  See :meth:`install`."""
+        with self._lock_of(oid):
+            if revision != self._revision:
+                return False
+            self._expect(oid, unsettled)
+            return True
+
     def _expect(self, oid, unsettled):
-        """What is about to be put here has these writes in it."""
         items = [item for item in unsettled if node_index_of(item[0]) != self._index
                  or self.is_under_way(counter_of(item[0]))]
         if not items:

@@ -55,6 +55,8 @@ class _Other:
         if opcode == PeerOp.LIST:
             self.before_listing()
             return Answer(Result.SUCCESS, payload=self.listing)
+        if opcode == PeerOp.READ:
+            return Answer(Result.SUCCESS, payload=b"sound".ljust(fields["length"], b"."))
         data = (b"at %d" % revision).ljust(SIZE, b".")
         content = peer.pack_extents(SIZE, 77, [(0, data)], self.unsettled)
         self.before_answering()
@@ -263,6 +265,25 @@ class WrittenMeanwhile(_RecoveryCase):
             self.recovery.adopt(self.state.view, OID, [_OTHER], make_stamp(1, _OTHER)))
         with self.assertRaises(Unsettled):
             self.replica.read(OID, 0, 4)
+
+    def test_a_damaged_block_that_is_mended_from_another_copy(self):
+        call(self.store.create, OID, SIZE, 0, b"x" * SIZE)
+        self.store.settle(OID, 5)
+        self.flip(self.object_path(OID), 8 * 5000)
+        questions = []
+
+        def unsettled(node, question):
+            questions.append(question)
+            return [[make_stamp(5, _OTHER), 4096, 4100]]
+
+        self.state.call_node = unsettled
+        self.assertTrue(self.recovery.repair(OID, 1))
+        self.assertEqual([{"call": "unsettled", "oid": OID}], questions)
+        with self.assertRaises(Unsettled):
+            self.replica.read(OID, 4096, 5)
+        self.replica.note_settled(_OTHER, 5, 1)
+        self.assertEqual(b"sound", self.replica.read(OID, 4096, 5))
+        self.assertEqual(b"xx", self.replica.read(OID, 4094, 2))
 
     def test_whoever_is_asked_tells(self):
         stamp = make_stamp(5, _OTHER)
