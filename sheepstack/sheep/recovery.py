@@ -374,6 +374,11 @@ class Recovery:
         answers = self._ask_all(view, [oid])
         states = {node: answer[0] for node, answer in answers.items()}
         current = [node for node, state in states.items() if state[0] is not None]
+        if view.index in current:
+            # A write, or the keeper of the strips, has brought it here meanwhile.
+            self._lost.discard(oid)
+            self._no_room.discard(oid)
+            return True
         policy = self._table.policy_if_known(oid) or self._policy_of_inode(view, oid, current)
         if policy and view.index not in view.ring.holders_of(oid, policy):
             # Asked by somebody who took it for an object of more copies.
@@ -566,7 +571,7 @@ class Recovery:
 
     def _ask_all(self, view, wanted):
         """{node: holding(wanted)} of all members; raises Changed, also when one is silent."""
-        answers = {view.index: self.holding(wanted)}
+        answers = {}
         question = {"call": "holding", "oids": wanted, "revision": view.revision}
         for node in range(len(view.map.nodes)):
             if node != view.index:
@@ -574,6 +579,8 @@ class Recovery:
                 if answer is None:
                     raise Changed()
                 answers[node] = answer
+        # Last, as it may have come here while the others were asked.
+        answers[view.index] = self.holding(wanted)
         return answers
 
     # -- all objects -----------------------------------------------------------------------

@@ -183,6 +183,16 @@ class OwedObjects(_RecoveryCase):
         self.assertFalse(self.store.exists(OID))
         self.assertTrue(self.recovery.known_absent(OID))
 
+    def test_what_comes_while_others_are_asked_is_here(self):
+        def asked(node, question):
+            call(self.store.create, OID, SIZE, 0, b"made here")
+            return [[None, False, []]]
+
+        self.state.call_node = asked
+        self.assertTrue(self.recovery.refetch(OID))
+        self.assertEqual([], self.other.asked)
+        self.assertEqual(b"made here", self.store.read(OID, 0, 9))
+
     def test_where_nobody_has_it_any_more_recovery_ends(self):
         self.recovery._maps_since_complete = lambda view: []
         self.other.result = lambda: Result.NO_OBJ
