@@ -26,6 +26,6 @@ def remove(cluster, age) -> int:
         if old or orphan:
             LOG.warning("deleting what is left over: %s %s", header.name, header.tag)
             with contextlib.suppress(NoSuchVdi, NoSuchTag):
-                cluster.delete_vdi(header.name, header.tag if header.is_snapshot else None)
+                cluster.delete_vdi(header.name, header.snap_id if header.is_snapshot else None)
                 count += 1
     return count

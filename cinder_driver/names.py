@@ -7,6 +7,8 @@ a while only, or for itself, is told by the beginning of its name or tag.
 
 #: Snapshots and VDIs that are needed as long as an operation takes.
 TEMPORARY = "temp-"
+#: What a volume was until it was reverted, or converted.
+FORMER = TEMPORARY + "former"
 #: Snapshots up to which a volume is on the replication target.
 REPLICA = "replica-"
 #: Snapshots that the next incremental backup is compared with.

@@ -144,6 +144,7 @@ def _prepare(cluster, vdi, header, last):
     with contextlib.suppress(VdiExists):
         cluster.create_vdi(vdi, header.vdi_size, block_size_shift=header.block_size_shift)
     cluster.setattr(vdi, _ROLE, _REPLICA)
+    _drop_former(cluster, vdi)
     if last is not None:
         _roll_back(cluster, vdi, last.tag)
 
@@ -160,7 +161,7 @@ def _roll_back(cluster, vdi, tag):
     with cluster.open_vdi(vdi, read_only=True) as present, cluster.open_vdi(vdi, tag) as wanted:
         same = present.size == wanted.size and not present.differences(wanted)
     if not same:
-        cluster.rollback(vdi, tag)
+        cluster.rollback(vdi, tag, former=names.FORMER)
 
 
 def _make_up_for(ours, theirs, vdi, last, header):
@@ -196,5 +197,13 @@ def _remove(cluster, vdi, own_only):
             with contextlib.suppress(NoSuchVdi, NoSuchTag):
                 cluster.delete_vdi(vdi, header.tag)
     if not own_only:
+        _drop_former(cluster, vdi)
         with contextlib.suppress(NoSuchVdi):
             cluster.delete_vdi(vdi)
+
+
+def _drop_former(cluster, vdi):
+    """Delete what somebody left of a replica who was killed while he rolled it back."""
+    with contextlib.suppress(NoSuchVdi, NoSuchTag):
+        while True:
+            cluster.delete_vdi(vdi, names.FORMER)

@@ -102,7 +102,7 @@ class Volumes:
 
     def revert(self, name, tag, size):
         """Make a snapshot's content the present one; the size stays ``size`` at least."""
-        self.cluster.rollback(name, tag)
+        self.cluster.rollback(name, tag, former=names.FORMER)
         if self.cluster.header(name).vdi_size < size:
             self.cluster.resize(name, size)
 
@@ -118,7 +118,8 @@ class Volumes:
             self._copy(name, tag, copy, header.vdi_size, policy, block_size_shift)
         try:
             self.snapshot(copy, names.TEMPORARY + "whole")
-            self.cluster.rollback(name, names.TEMPORARY + "whole", source=copy)
+            self.cluster.rollback(name, names.TEMPORARY + "whole", source=copy,
+                                  former=names.FORMER)
         finally:
             self.delete_snapshot(copy, names.TEMPORARY + "whole")
             self.delete(copy)

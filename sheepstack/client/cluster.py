@@ -14,7 +14,8 @@ from sheepstack.client.live_inode import Channel, read_inode
 from sheepstack.client.lock import VdiLock
 from sheepstack.client.patience import Patience
 from sheepstack.client.pool import Pool
-from sheepstack.client.snapshot import becomes_snapshot, check_tag_is_free, take_snapshot
+from sheepstack.client.snapshot import (
+    becomes_snapshot, check_tag_is_free, set_tag, take_snapshot)
 from sheepstack.client.splitting import runs
 from sheepstack.client.vdi import Vdi
 from sheepstack.client.workers import Workers
@@ -362,11 +363,13 @@ class Cluster:
                     "'%s'" % name for name, _ in pairs),
                 TagExists if call.status == Result.VDI_EXIST else None)
 
-    def rollback(self, name: str, snapshot, source=None) -> VdiInfo:
+    def rollback(self, name: str, snapshot, source=None, former="") -> VdiInfo:
         """Make a snapshot's content the present one; what was written since is lost.
 
         ``source``: the VDI that the snapshot is of, where that is another one.  Then ``name``
-        also gets its copy policy and size.
+        also gets its copy policy and size.  ``former``: the tag that what was written since has
+        until the last step, which deletes it; by it others know what it is where that step is
+        not reached.
 
         Nobody should have the VDI open.  Raises NoSuchVdi, NoSuchTag and OutcomeUnknown.
         """
@@ -377,6 +380,8 @@ class Cluster:
             old = self._inode(self.lookup(name).vdi_id)
         except NoSuchVdi:
             old = None
+        if old is not None and former:
+            set_tag(old, former)
         patience = Patience(self._caller)
         while True:
             call = vdi_requests.new(
@@ -392,9 +397,11 @@ class Cluster:
                 call = self._look_up(name)
             break
         if call.status:
+            if old is not None and former:
+                set_tag(old, "")
             raise error_for(call.status, "cannot roll VDI '%s' back" % name)
         if old is not None:
-            # The sheep keep the former content as a snapshot without a tag.
+            # The sheep keep the former content as a snapshot.
             self.delete_vdi(name, old.header.snap_id)
         return _info_of(call)
 

@@ -20,9 +20,7 @@ def take_snapshot(caller, channel, name, tag, inode) -> LiveInode:
     vdi_requests.checked_tag(tag)
     ours = check_tag_is_free(caller, name, tag)
     header = inode.header
-    result = inode.write_header(layout.TAG_OFFSET, pad(tag, layout.VDI_TAG_LEN))
-    if result:
-        raise error_for(result, "cannot make a snapshot of VDI '%s'" % name)
+    set_tag(inode, tag)
     patience = Patience(caller)
     while True:
         # Where the base is not the present VDI any more, because somebody took a snapshot just
@@ -48,6 +46,13 @@ def take_snapshot(caller, channel, name, tag, inode) -> LiveInode:
         raise error_for(call.status, "cannot make a snapshot of VDI '%s'" % name)
     fresh = read_inode(channel, vdi_requests.answer_of(call).vdi_id)
     return LiveInode(channel, fresh.header, inode.map, inode.takes)
+
+
+def set_tag(inode, tag):
+    """Have the working VDI with ``inode`` get a tag, or none, when it becomes a snapshot."""
+    result = inode.write_header(layout.TAG_OFFSET, pad(tag, layout.VDI_TAG_LEN))
+    if result:
+        raise error_for(result, "cannot make a snapshot of VDI '%s'" % inode.header.name)
 
 
 def becomes_snapshot(caller, inode) -> bool:

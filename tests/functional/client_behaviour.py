@@ -88,7 +88,8 @@ def snapshots_keep_what_was(client, name):
     client.delete_vdi(name, "one")
     with client.open_vdi(name, "two") as vdi:
         assert vdi.pread(OBJECT, OBJECT) == second
-    client.rollback(name, "two")
+    client.rollback(name, "two", former="former")
+    assert {header.tag for header in client.list_vdis() if header.name == name} == {"two", ""}
     with client.open_vdi(name) as vdi:
         assert vdi.pread(OBJECT, OBJECT) == second
     client.delete_vdi(name, "two")

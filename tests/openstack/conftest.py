@@ -96,20 +96,30 @@ def small_cluster(tmp_path, small_disk):  # noqa: F811 - the fixture above
 
 # -- Cinder's library in the test's process
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cinder(tmp_path_factory):
-    """Cinder's configuration, for the tests of a module."""
+    """Cinder's configuration."""
     from tests.openstack import cinder_objects
 
     cinder_objects.prepare(tmp_path_factory.mktemp("cinder"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tables(cinder, tmp_path_factory):
     """Cinder's tables as well."""
     from tests.openstack import cinder_objects
 
     cinder_objects.database(tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture(scope="session")
+def group_type(tables):
+    """The id of a type of groups with snapshots of one instant."""
+    from cinder import context
+    from cinder.volume import group_types
+
+    return group_types.create(context.get_admin_context(), "consistent",
+                              {"consistent_group_snapshot_enabled": "<is> True"}).id
 
 
 @pytest.fixture

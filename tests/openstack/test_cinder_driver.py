@@ -566,13 +566,6 @@ def test_what_is_no_image_of_ours_is_not_cloned(driver, client):
 
 # -- groups
 
-@pytest.fixture(scope="module")
-def group_type(tables):
-    """A type of groups with snapshots of one instant."""
-    return group_types.create(context.get_admin_context(), "consistent",
-                              {"consistent_group_snapshot_enabled": "<is> True"}).id
-
-
 def test_groups(driver, client, group_type):
     group = objects.Group(id="g", group_type_id=group_type)
     assert driver.create_group(None, group) == {"status": "available"}
