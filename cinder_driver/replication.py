@@ -81,11 +81,21 @@ class Replication:
                 for target in self.targets:
                     try:
                         with _locked(vdi):
-                            self._ship_one(source, target, vdi)
+                            try:
+                                self._ship_one(source, target, vdi)
+                            finally:
+                                self._forget_deleted(source, vdi)
                     except NoSuchVdi:
                         LOG.debug("%s was deleted meanwhile", vdi)
                     except (SheepError, ValueError) as error:
                         LOG.error("%s is not replicated to %s: %s", vdi, target.name, error)
+
+    def _forget_deleted(self, source, vdi):
+        """Who deletes a VDI does not wait for its shipment, which may have made it anew."""
+        try:
+            self.cluster(source).lookup(vdi)
+        except NoSuchVdi:
+            self.forget(source, vdi)
 
     def _ship_one(self, source, target, vdi, hand_over=False):
         ours, theirs = self.cluster(source), self.cluster(target)

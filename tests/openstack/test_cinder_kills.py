@@ -1,17 +1,10 @@
-"""A process with the driver is killed at each step of what it does, on real sheep.
+"""The driver's process is killed at any step of what it does, on real sheep.
 
-A step is a request to the sheep.  Whether what was begun is then given up, as Cinder does with
-most, or done again, as the driver promises that it can be: once all is deleted that Cinder knows
-of, and the driver's periodic clean-up was there, nothing is left.
-
-By default two steps of each operation are tried, others each time; ``KILLS=all`` tries all.
+Whether what was begun is then given up, as Cinder does with most, or done again, as the driver
+promises that it can be: once all is deleted that Cinder knows of, and the driver's periodic
+clean-up was there, nothing is left.
 """
 
-import os
-import random
-import signal
-import threading
-import traceback
 import uuid
 from typing import Callable, NamedTuple
 
@@ -23,9 +16,9 @@ from cinder import context, objects  # noqa: E402
 
 from cinder_driver import leftovers  # noqa: E402
 from sheepstack.client import NoSuchTag, NoSuchVdi  # noqa: E402
-from sheepstack.client.caller import Caller  # noqa: E402
 from tests.openstack.cinder_objects import (  # noqa: E402
     GIB, Backends, ImageFiles, read, snapshot, volume, write)
+from tests.openstack.killing import chosen, steps_of  # noqa: E402
 
 MIB = 1 << 20
 OLD, NEW, FAR = b"old content", b"new content", b"far away"
@@ -33,53 +26,6 @@ FAR_OFFSET = 5 * MIB
 PROJECT = context.RequestContext("user", "project", is_admin=True)
 POOLS = {"sheepdog_pools": ["3", "2"]}
 pytestmark = pytest.mark.usefixtures("tables")
-
-
-# -- a process that is killed
-
-def steps_of(addresses, work, last=None) -> int:
-    """Have ``work(driver)`` done by another process, which kills itself before its request
-    number ``last`` (None: never); how many requests it made."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            os.close(reading)
-            driver = Backends().make(addresses, **POOLS)
-            counted = _count_requests(last)
-            work(driver)
-            os.write(writing, b"%d" % counted())
-            os._exit(0)
-        except BaseException:
-            os.write(2, traceback.format_exc().encode())
-        finally:
-            os._exit(1)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read()
-    _, status = os.waitpid(pid, 0)
-    if last is not None:
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
-        return last - 1
-    assert status == 0, "see above"
-    return int(told)
-
-
-def _count_requests(last):
-    """Count what is asked of sheep from now on, in whatever thread; how to get the number."""
-    perform, lock, number = Caller.perform, threading.Lock(), 0
-
-    def counting(*args, **keywords):
-        nonlocal number
-        with lock:
-            number += 1
-            if number == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return perform(*args, **keywords)
-
-    # In this process alone, which ends soon.
-    Caller.perform = counting
-    return lambda: number
 
 
 # -- what it does
@@ -262,16 +208,19 @@ def listed(client):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_killed_at_any_step(scene, sheep, name):
+    def begin():
+        return Backends().make(sheep.addresses, **POOLS)
+
     operation = OPERATIONS[name]
     driver, client, first = scene()
-    steps = steps_of(sheep.addresses, lambda driver: operation.act(driver, first))
+    steps = steps_of(begin, lambda driver: operation.act(driver, first))
     assert operation.done(client, first)
     first.delete_all(driver)
     leftovers.remove(client, -1)
     before = listed(client)
-    for step, repeated in _chosen(steps, operation.repeatable):
+    for step, repeated in chosen(steps, operation.repeatable):
         _, _, each = scene()
-        steps_of(sheep.addresses, lambda driver: operation.act(driver, each), step)
+        steps_of(begin, lambda driver: operation.act(driver, each), step)
         at = "killed before request %d of %d, %s" % (
             step, steps, "repeated" if repeated else "given up")
         if name in HARMLESS:
@@ -285,11 +234,3 @@ def test_killed_at_any_step(scene, sheep, name):
         each.delete_all(driver)
         leftovers.remove(client, -1)
         assert listed(client) == before, at
-
-
-def _chosen(steps, repeatable):
-    """(step, whether it is all done again) of what is tried."""
-    everything = [(step, repeated) for repeated in ((False, True) if repeatable else (False,))
-                  for step in range(1, steps + 1)]
-    return everything if os.environ.get("KILLS") == "all" else \
-        random.sample(everything, min(len(everything), 2))

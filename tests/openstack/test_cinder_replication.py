@@ -10,10 +10,11 @@ pytest.importorskip("cinder", reason="Cinder is not installed: run make openstac
 from cinder import exception  # noqa: E402
 from cinder.volume import driver as base_driver  # noqa: E402
 
-from cinder_driver import backend, names  # noqa: E402
+from cinder_driver import backend, leftovers, names, replication  # noqa: E402
 from sheepstack.client import NoSuchVdi  # noqa: E402
 from tests.functional.harness import SheepCluster, wait_until  # noqa: E402
 from tests.openstack.cinder_objects import GIB, read, snapshot, volume, write  # noqa: E402
+from tests.openstack.killing import chosen, steps_of  # noqa: E402
 
 MIB = 1 << 20
 REPLICATED = {"replication_enabled": "<is> True"}
@@ -97,6 +98,83 @@ def test_a_shipment_that_was_cut_off_is_undone(make, first, second):
     driver._replicate()
     assert read(theirs, new.name, 0, 4) == b"good"
     assert read(theirs, new.name, 40 * MIB, 4) == bytes(4)
+
+
+def _ship(driver, new):
+    driver._replicate()
+
+
+def _fail_over(driver, new):
+    driver.failover_host(None, [new], "second")
+
+
+def _fail_back(driver, new):
+    driver.failover_host(None, [new], "default")
+
+
+@pytest.mark.parametrize("act", [_ship, _fail_over, _fail_back],
+                         ids=["shipment", "failover", "failback"])
+def test_killed_at_any_step(make, first, second, act):
+    """It is done again, then, and nothing is lost; and nothing is left once all is deleted."""
+    ours, theirs = first.client(), second.client()
+    active = "second" if act is _fail_back else None
+
+    def begin():
+        return make(active_backend_id=active)
+
+    def volume_with_half_a_shipment():
+        driver = make()
+        new, taken = volume(pool="copies-1", specs=REPLICATED), None
+        driver.create_volume(new)
+        write(ours, new.name, 0, b"first")
+        driver._replicate()
+        taken = snapshot(new)
+        driver.create_snapshot(taken)
+        write(ours, new.name, 5 * MIB, b"second")
+        # As a shipment leaves it that was cut off: it has to be rolled back.
+        write(theirs, new.name, 0, b"wrong")
+        if active:
+            driver.failover_host(None, [new], active)
+            write(theirs, new.name, 5 * MIB, b"newest")
+        return new, taken
+
+    def check_and_delete(driver, new, taken):
+        where = ours if act is _fail_back else theirs
+        assert read(where, new.name, 0, 5) == read(where, new.name, 0, 5, taken.name) == b"first"
+        assert read(where, new.name, 5 * MIB, 6) == (b"newest" if active else b"second")
+        driver.delete_snapshot(taken)
+        driver.delete_volume(new)
+        for cluster in (ours, theirs):
+            leftovers.remove(cluster, -1)
+            assert not list(cluster.list_vdis())
+
+    new, taken = volume_with_half_a_shipment()
+    steps = steps_of(begin, lambda driver: act(driver, new))
+    driver = make(active_backend_id={_fail_over: "second"}.get(act))
+    check_and_delete(driver, new, taken)
+    for step, _ in chosen(steps, repeatable=False):
+        print("killed before request %d of %d" % (step, steps))
+        new, taken = volume_with_half_a_shipment()
+        steps_of(begin, lambda driver: act(driver, new), step)
+        driver = begin()
+        act(driver, new)
+        check_and_delete(driver, new, taken)
+
+
+def test_deleted_in_the_middle_of_a_shipment(make, first, second, monkeypatch):
+    driver, ours, theirs = make(), first.client(), second.client()
+    new = volume(pool="copies-1", specs=REPLICATED)
+    driver.create_volume(new)
+    write(ours, new.name, 0, b"data")
+    prepare = replication._prepare
+
+    def delete_first(*args):
+        driver.delete_volume(new)
+        prepare(*args)
+
+    monkeypatch.setattr(replication, "_prepare", delete_first)
+    driver._replicate()
+    assert not [*ours.list_vdis(), *theirs.list_vdis()]
 
 
 def test_background_failover_and_failback(make, first, second):
