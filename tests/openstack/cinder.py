@@ -4,6 +4,8 @@ One of these runs on eventlet, as Cinder does by default, the others on native t
 one replicates its volumes to another cluster.
 """
 
+import contextlib
+
 from tests.functional.harness import HOST, free_port, wait_until
 from tests.openstack import settings
 from tests.openstack.daemon import BIN, START_TIMEOUT, Daemon, run
@@ -13,6 +15,9 @@ from tests.openstack.keystone import VOLUME_API
 GREEN, THREADS, REPLICATED = "green", "threads", "replicated"
 #: A volume type whose volumes have two copies; those of the others have three.
 TWO_COPIES = "two-copies"
+
+#: A backend that two volume services share, which are started where they are wanted.
+SHARED = "shared"
 
 _NAME = "loopback"
 _PATCHING = {GREEN: "false", THREADS: "true", REPLICATED: "true"}
@@ -82,6 +87,7 @@ class Cinder:
             # is encrypted.
             backends[THREADS].update({
                 "sheepdog_protocol": "local", "sheepdog_mount_point": cloud.mount_point})
+        backends[SHARED] = {**backends[GREEN], "volume_backend_name": SHARED}
         backends[REPLICATED].update({
             "volume_backend_name": _REPLICATED_POOL,
             # What is shipped at a change-over is what the tests look at.
@@ -121,9 +127,31 @@ class Cinder:
             "cinder_sys_admin": {"helper_command": helper},
             "privsep_osbrick": {"helper_command": helper},
         })
-        for name in backends:
+        for name in self.volume:
             settings.write(self._directory / ("%s.conf" % name),
                            {"DEFAULT": {"enabled_backends": name}})
+
+    @contextlib.contextmanager
+    def cluster(self, block_storage):
+        """Two volume services, active both, for the backend and volume type SHARED, which end
+        with the block: their Daemons."""
+        daemons = []
+        for name, patching in (("one", "false"), ("two", "true")):
+            path = self._directory / ("%s.conf" % name)
+            settings.write(path, {"DEFAULT": {
+                "host": name, "cluster": "pair", "enabled_backends": SHARED}})
+            daemons.append(self._command(
+                "cinder-volume", "cinder-volume-" + name, "--config-file", path,
+                OS_CINDER_DISABLE_EVENTLET_PATCHING=patching).start())
+        try:
+            block_storage.create_type(name=SHARED, extra_specs={"volume_backend_name": SHARED})
+            self._wait_services(block_storage, {
+                ("cinder-volume", "%s@%s" % (name, SHARED)) for name in ("one", "two")})
+            yield daemons
+        finally:
+            for daemon in daemons:
+                if daemon.running:
+                    daemon.kill()
 
     def start(self, project_id, user_id):
         """``project_id``, ``user_id``: who owns the images that Cinder keeps for itself."""
@@ -167,9 +195,12 @@ class Cinder:
         wait_until(lambda: updated() != before, START_TIMEOUT, "%s to report" % host)
 
     def wait_up(self, block_storage):
-        wanted = {("cinder-scheduler", _NAME), ("cinder-backup", _NAME)} | {
-            ("cinder-volume", "%s@%s" % (_NAME, name)) for name in self.volume}
+        self._wait_services(block_storage, {
+            ("cinder-scheduler", _NAME), ("cinder-backup", _NAME)} | {
+            ("cinder-volume", "%s@%s" % (_NAME, name)) for name in self.volume})
 
+    @staticmethod
+    def _wait_services(block_storage, wanted):
         def are_up():
             return wanted <= {(service.binary, service.host)
                               for service in block_storage.services() if service.state == "up"}

@@ -117,7 +117,7 @@ class Cloud:
 
 
 #: Commands that print something.
-_ANSWERING = frozenset(("create", "show", "list"))
+_ANSWERING = frozenset(("create", "show", "list", "export"))
 
 
 def _answers(words):

@@ -170,15 +170,21 @@ class Flow:
 
         def is_settled():
             nonlocal seen, since
-            now = {item.id: item.status for items in (
-                self.storage.volumes(all_projects=True),
-                self.storage.snapshots(all_projects=True)) for item in items}
+            now = self._statuses()
             if now != seen:
                 seen, since = now, time.monotonic()
-            return not any(status.endswith("ing") for status in now.values()) or \
-                time.monotonic() - since > quiet
+            return _all_ended(now) or time.monotonic() - since > quiet
 
         wait_until(is_settled, _TIMEOUT, lambda: "all to settle; it is %s" % seen)
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing is in progress."""
+        return _all_ended(self._statuses())
+
+    def _statuses(self):
+        return {item.id: item.status for items in (
+            self.storage.volumes(all_projects=True),
+            self.storage.snapshots(all_projects=True)) for item in items}
 
     def wait_gone(self, find, item_id):
         def is_gone():
@@ -283,3 +289,7 @@ class Flow:
     def size(self, volume_id) -> int:
         with self.open(volume_id) as vdi:
             return vdi.size
+
+
+def _all_ended(statuses):
+    return not any(status.endswith("ing") for status in statuses.values())

@@ -29,9 +29,12 @@ class Database:
              "--auth-root-authentication-method=normal", "--skip-test-db"],
             self._directory / "mariadb-install.log")
         self.daemon.start().wait_ready()
-        statements = "".join(
+        self.execute("".join(
             "CREATE DATABASE {0}; GRANT ALL ON {0}.* TO '{0}'@'{1}' IDENTIFIED BY '{2}';"
-            .format(name, host, PASSWORD) for name in names for host in (HOST,))
+            .format(name, host, PASSWORD) for name in names for host in (HOST,)))
+
+    def execute(self, statements):
+        """Carry out SQL statements, which name the database they are about."""
         run(["mariadb", "--no-defaults", "-uroot", "-S", self._socket, "-e", statements],
             self._directory / "mariadb-install.log")
 
