@@ -7,13 +7,15 @@ import pytest
 pytest.importorskip("cinder", reason="Cinder is not installed: run make openstack")
 
 from cinder import context, exception, objects  # noqa: E402
+from cinder.db.api import main_context_manager  # noqa: E402
 from os_brick.initiator import connector as brick  # noqa: E402
 
-from cinder_driver import names  # noqa: E402
+from cinder_driver import leftovers, names  # noqa: E402
 from cinder_driver.backup import SheepdogBackupDriver  # noqa: E402
 from tests.functional.harness import SheepCluster, free_port  # noqa: E402
 from tests.openstack import cinder_objects  # noqa: E402
 from tests.openstack.cinder_objects import CONF, GIB, snapshot, volume, write  # noqa: E402
+from tests.openstack.killing import chosen, steps_of  # noqa: E402
 
 MIB = 1 << 20
 OBJECT = 4 * MIB
@@ -78,12 +80,18 @@ class Attached:
         self._connector.disconnect_volume(self._data, self._device)
 
 
-def make_backup(driver, backup_driver, of, parent=None, file=None, taken=None):
+def record_of(of, parent=None):
+    """What Cinder knows of a backup before it is made."""
     backup = objects.Backup(
         context.get_admin_context(), volume_id=of.id, size=of.size, status="creating",
         parent_id=parent and parent.id, host="host", user_id="u", project_id="p",
         service="cinder_driver.backup.SheepdogBackupDriver")
     backup.create()
+    return backup
+
+
+def make_backup(driver, backup_driver, of, parent=None, file=None, taken=None):
+    backup = record_of(of, parent)
     if file is not None:
         backup.update(backup_driver.backup(backup, file))
     else:
@@ -226,3 +234,63 @@ def test_restoration_that_is_not_wanted_any_more_ends(
     backup.save()
     with Attached(driver, target) as attached, pytest.raises(exception.BackupRestoreCancel):
         backup_driver.restore(backup, target.id, attached, True)
+
+
+def _back_up(drivers, of, full, late, target):
+    driver, backup_driver = drivers
+    with Attached(driver, of) as attached:
+        backup_driver.backup(late, attached)
+
+
+def _restore(drivers, of, full, late, target):
+    driver, backup_driver = drivers
+    with Attached(driver, target) as attached:
+        backup_driver.restore(full, target.id, attached, True)
+
+
+def _delete(drivers, of, full, late, target):
+    drivers[1].delete_backup(full)
+
+
+@pytest.mark.parametrize("act", [_back_up, _restore, _delete], ids=["make", "restore", "delete"])
+def test_killed_at_any_step(driver, backup_driver, client, vault, sheep, act):
+    """An incremental backup, or what is done with the one before: nothing is left, once all is
+    deleted that Cinder knows of."""
+    def begin():
+        # The parent's connections to the database are not ours.
+        main_context_manager.writer.get_engine().dispose(close=False)
+        return (cinder_objects.Backends().make(sheep.addresses),
+                SheepdogBackupDriver(context.get_admin_context()))
+
+    def with_a_backup():
+        of, target = volume(), volume()
+        for each in (of, target):
+            cinder_objects.enter(each)
+            driver.create_volume(each)
+        write(client, of.name, 0, b"first")
+        write(client, of.name, OBJECT, b"second")
+        full = make_backup(driver, backup_driver, of)
+        write(client, of.name, OBJECT, b"change")
+        full.status = "restoring"
+        full.save()
+        return of, full, record_of(of, full), target
+
+    def check_and_delete(of, full, late, target):
+        if act is not _delete:
+            got = restored(driver, backup_driver, full, client, target)
+            assert (got[:5], got[OBJECT:OBJECT + 6]) == (b"first", b"second")
+        for each in (late, full):
+            backup_driver.delete_backup(each)
+        for each in (of, target):
+            driver.delete_volume(each)
+        leftovers.remove(client, -1)
+        assert not [*client.list_vdis(), *vault.client().list_vdis()]
+
+    things = with_a_backup()
+    steps = steps_of(begin, lambda drivers: act(drivers, *things))
+    check_and_delete(*things)
+    for step, _ in chosen(steps, repeatable=False):
+        print("killed before request %d of %d" % (step, steps))
+        things = with_a_backup()
+        steps_of(begin, lambda drivers: act(drivers, *things), step)
+        check_and_delete(*things)
