@@ -490,43 +490,46 @@ class Vdi:
 
     # -- making room
 
-    def discard(self, offset: int, length: int) -> None:
+    def discard(self, offset: int, length: int, thorough=False) -> None:
         """Give back the objects that lie wholly in the range; they then read as zeros.
 
-        What is left of the range at its ends keeps its content.
+        What is left of the range at its ends keeps its content.  ``thorough``: also objects that
+        the map does not name, as one leaves behind who dies between making an object and
+        entering it; nobody may be writing there.
         """
         self._check_write(offset, length)
         end = offset + length
         first = -(-offset >> self._shift)
         last = (-(-end >> self._shift) if end == self.size else end >> self._shift) - 1
         for start in range(first, last + 1, _DISCARD_WINDOW):
-            self._discard_objects(start, min(last, start + _DISCARD_WINDOW - 1))
+            self._discard_objects(start, min(last, start + _DISCARD_WINDOW - 1), thorough)
 
-    def _discard_objects(self, first, last):
+    def _discard_objects(self, first, last, thorough):
         patience = Patience(self._caller)
         while True:
             inode = self._inode
             inode.load(first, last)
-            used = set(inode.map.used(first, last))
-            if not used:
+            meant = set(range(first, last + 1) if thorough else inode.map.used(first, last))
+            if not meant:
                 return
-            self._rights.take(used)
+            self._rights.take(meant)
             try:
                 inode = self._inode
-                entries = {index: inode.entry(index) for index in used}
+                entries = {index: inode.entry(index) for index in meant}
+                used = {index: 0 for index, vid in entries.items() if vid}
+                result = Result.SUCCESS
                 if inode.became_snapshot():
                     result = Result.READONLY
-                else:
-                    result = inode.write_entries({
-                        index: 0 for index, vid in entries.items() if vid})
+                elif used:
+                    result = inode.write_entries(used)
                 if not result:
                     for index in used:
                         inode.map.set(index, 0)
                     self._remove_objects(inode, sorted(
-                        index for index, vid in entries.items() if vid == inode.vid))
+                        index for index, vid in entries.items() if thorough or vid == inode.vid))
                     return
             finally:
-                self._rights.give_back(used)
+                self._rights.give_back(meant)
             if result not in _STALE:
                 raise self._error(result, "discard a part")
             patience.lose(self._error(result, "discard a part"))

@@ -60,7 +60,8 @@ def _free_extents(store, before):
         # Others write to it.
         vdi.reload()
         for row in extents:
-            vdi.discard(row.slot << SLOT_SHIFT, row.count << SLOT_SHIFT)
+            # Also what a process that was killed had made and not entered in the map yet.
+            vdi.discard(row.slot << SLOT_SHIFT, row.count << SLOT_SHIFT, thorough=True)
         store.database.write(_forget_extents, extents)
     return sum(row.count for row in found)
 
@@ -83,7 +84,8 @@ def _free_packs(store, before):
     for ident in sorted({row.volume for row in found}):
         store.volumes.vdi(ident).reload()
     for row in found:
-        store.volumes.vdi(row.volume).discard(row.slot << SLOT_SHIFT, SLOT_SIZE)
+        store.volumes.vdi(row.volume).discard(
+            row.slot << SLOT_SHIFT, SLOT_SIZE, thorough=True)
         store.database.write(_forget_pack, row)
     return len(found)
 

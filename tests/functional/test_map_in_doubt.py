@@ -5,6 +5,7 @@ import contextlib
 import pytest
 
 from sheepstack.client.errors import ClusterUnreachable
+from sheepstack.wire import oid as oids
 from tests.functional.workload import MIB
 
 OBJECT = 4 * MIB
@@ -101,3 +102,21 @@ def test_entries_beside_those_in_doubt_are_not_read_anew(disks):
     assert known.peek(1) == owner._inode.vid
     assert owner.pread(0, 8) == bytes(8)
     assert owner.pread(OBJECT, 5) == seen(OBJECT, 5) == b"other"
+
+
+def test_a_thorough_discard_takes_what_no_map_names(cluster, disks):
+    owner, seen = disks
+    with lost_answers(owner, arrives=False), pytest.raises(ClusterUnreachable):
+        owner.pwrite(0, b"left over")
+    left = oids.data_oid(owner.vdi_id, 0)
+    assert seen(0, 9) == bytes(9)
+    assert cluster.object_files(left)
+    with cluster.client().open_vdi("disk", lock=False) as sweeper:
+        sweeper.pwrite(OBJECT, b"named")
+        sweeper.discard(0, 2 * OBJECT)
+        assert cluster.object_files(left)
+        sweeper.discard(0, 2 * OBJECT, thorough=True)
+    assert not cluster.object_files(left)
+    # Its writer, who lives after all, makes it anew.
+    owner.pwrite(0, b"again")
+    assert seen(0, 9) == b"again" + bytes(4)
