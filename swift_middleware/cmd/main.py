@@ -3,6 +3,7 @@
 import argparse
 import gc
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -74,6 +75,9 @@ def _serve(config):
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", directory)
     # A request makes hundreds of objects, few of which refer to one another in a circle.
     gc.set_threshold(*_COLLECT_AFTER)
+    # Each client is one of them, and a worker has a thousand (max_clients).
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     parent = os.getpid()
     try:
         return run_wsgi(config, "proxy-server", verbose=True)

@@ -125,16 +125,18 @@ class Memcached:
 
 
 class ObjectApi:
-    """``sheep``: addresses of gateways.  ``options``: lines for the application's section."""
+    """``sheep``: addresses of gateways.  ``options``: lines for the application's section.
+    ``wrapper``: a command that starts another one."""
 
     def __init__(self, directory, sheep, memcached, *, options=(), pipeline=FULL_PIPELINE,
-                 workers=1, client_timeout=60, port=None):
+                 workers=1, client_timeout=60, port=None, wrapper=()):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
         self.url = "http://%s:%d" % (HOST, self.port)
         self.log = self.directory / "sheep-swift.log"
         self.process = None
+        self._wrapper = wrapper
         (self.directory / "swift.conf").write_text(_SWIFT_CONF)
         self.config = self.directory / "proxy-server.conf"
         self.config.write_text(_PROXY_CONF % {
@@ -149,8 +151,9 @@ class ObjectApi:
     def start(self):
         with self.log.open("ab") as log:
             self.process = start(
-                [sys.executable, "-m", "swift_middleware.cmd.main", "serve", "-c", self.config],
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+                [*self._wrapper, sys.executable, "-m", "swift_middleware.cmd.main", "serve",
+                 "-c", self.config], stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True)
         self.wait_ready()
         return self
 
@@ -170,6 +173,22 @@ class ObjectApi:
             capture_output=True, text=True, timeout=120)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
+
+    @property
+    def workers(self) -> list:
+        """Their process ids."""
+        pid = self.process.pid
+        return [int(number) for number in pathlib.Path(
+            "/proc/%d/task/%d/children" % (pid, pid)).read_text().split()]
+
+    def peak(self) -> int:
+        """Bytes of memory that the largest of its workers has had at most."""
+        peaks = []
+        for pid in self.workers:
+            fields = dict(line.split(":", 1) for line in pathlib.Path(
+                "/proc/%d/status" % pid).read_text().splitlines())
+            peaks.append(int(fields["VmHWM"].split()[0]) << 10)
+        return max(peaks)
 
     def tail(self, lines=40):
         text = self.log.read_text(errors="replace") if self.log.exists() else ""

@@ -7,7 +7,6 @@ behind.
 import hashlib
 import http.client
 import os
-import pathlib
 import random
 from urllib.parse import urlsplit
 
@@ -25,21 +24,6 @@ BUFFERS = 64 * MIB
 GROWTH = BUFFERS + 96 * MIB
 
 OPTIONS = ("buffer_memory = %d" % BUFFERS, "grace = 0", "sweep_interval = 86400")
-
-
-def _peak(pids):
-    """Bytes that the largest of these processes has had at most."""
-    peaks = []
-    for pid in pids:
-        fields = dict(line.split(":", 1) for line in pathlib.Path(
-            "/proc/%d/status" % pid).read_text().splitlines())
-        peaks.append(int(fields["VmHWM"].split()[0]) << 10)
-    return max(peaks)
-
-
-def _workers(pid):
-    return [int(number) for number in pathlib.Path(
-        "/proc/%d/task/%d/children" % (pid, pid)).read_text().split()]
 
 
 def _body(md5):
@@ -60,8 +44,8 @@ def test_the_largest_object(make_api, sheep):
     path = account.new_container() + "/large"
     account.made(path + "-first", data=b"x" * 8 * MIB)
     assert len(account.ask("GET", path + "-first").content) == 8 * MIB
-    workers = _workers(api.process.pid)
-    before = _peak(workers)
+    workers = api.workers
+    before = api.peak()
 
     sent = hashlib.md5()
     with account.session.put(
@@ -81,8 +65,8 @@ def test_the_largest_object(make_api, sheep):
     client.close()
     assert received.hexdigest() == sent.hexdigest()
 
-    assert _workers(api.process.pid) == workers
-    growth = _peak(workers) - before
+    assert api.workers == workers
+    growth = api.peak() - before
     print("%d MiB in and out: the worker grew by %d MiB" % (SIZE // MIB, growth // MIB))
     assert growth < GROWTH
 
