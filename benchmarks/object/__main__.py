@@ -21,6 +21,9 @@ SIZES = (("4 KiB", 4 * KIB), ("1 MiB", MIB), ("64 MiB", 64 * MIB))
 CONNECTIONS = (1, 16)
 _PAGE = 10000
 
+#: Requests for the same page in a row.
+_LISTINGS = 5
+
 
 def _parser():
     parser = argparse.ArgumentParser(
@@ -129,9 +132,15 @@ def _list(table, sides, given, count, asked):
         side.fill(*load.container,
                   ("d%03d/%07d" % (number % 1000, number) for number in range(count)))
     for label, query in asked:
-        values = [[load.listing(query, 5).seconds * 1000 for _ in range(given.repeats)]
-                  for load in loads]
-        table.add(Result("%s, of %d" % (label, count), "http", "ms", False, *values))
+        times, costs = ([], []), ([], [])
+        for which, (side, load) in enumerate(zip(sides, loads)):
+            for _ in range(given.repeats):
+                used = cpu.seconds(side.leaders)
+                times[which].append(load.listing(query, _LISTINGS).seconds * 1000)
+                costs[which].append(1000 * (cpu.seconds(side.leaders) - used) / _LISTINGS)
+        label = "%s, of %d" % (label, count)
+        table.add(Result(label, "http", "ms", False, *times))
+        table.add(Result(label + ", processor", "http", "ms", False, *costs))
 
 
 if __name__ == "__main__":
