@@ -23,7 +23,7 @@ from sheepstack.sheep.peer_link import PeerLink
 from sheepstack.sheep.view import View
 from sheepstack.sheep.vdi_service import Failure
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
-from sheepstack.store.errors import NoSpace, StoreIOError
+from sheepstack.store.errors import NoSpace, Rotten, StoreIOError
 from sheepstack.wire.inode import InodeHeader
 from sheepstack.wire.opcodes import ClusterFlag
 from sheepstack.wire.results import Result
@@ -487,7 +487,11 @@ class Membership:
         accepted = []
         try:
             for oid in suspects:
-                self._store.accept(oid)
+                try:
+                    self._store.accept(oid)
+                except Rotten as error:
+                    # Whatever it was, it is none of use any more.
+                    log.error("%s", error)
                 accepted.append(oid)
         finally:
             # They are no suspects any more should there be a next time.

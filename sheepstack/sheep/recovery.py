@@ -161,7 +161,7 @@ class Recovery:
                 continue
             try:
                 current = self._store.stamp(oid)
-            except NoObject:
+            except (NoObject, Rotten):
                 current = None
             stale = [[revision, stamp] for revision, stamp, _ in self._store.stale_info(oid)]
             answer.append([current, self._replica.is_busy(oid), stale])
@@ -314,11 +314,15 @@ class Recovery:
             return False
         if oids.is_strip(oid):
             return self._repair_strip(view, oid)
+        try:
+            damaged = self._store.verify(oid)
+        except Rotten:
+            return self._repair_whole(view, oid)
         # Where the policy would have to be read, that might need the very bytes we repair.
         policy = self._table.policy_if_known(oid)
         nodes = view.ring.holders_of(oid, policy) if policy else range(len(view.map.nodes))
         good = True
-        for block in self._store.verify(oid):
+        for block in damaged:
             offset = block * 4096
             length = min(4096, self._store.size(oid) - offset)
             for node in nodes:
@@ -340,6 +344,19 @@ class Recovery:
             else:
                 good = False
         return good
+
+    def _repair_whole(self, view, oid):
+        """Take another one's copy for one that has not even the length of an object."""
+        try:
+            answers = self._ask_all(view, [oid])
+        except Changed:
+            return False
+        sources = [node for node, (state,) in answers.items()
+                   if state[0] is not None and node != view.index]
+        if not sources or not self.adopt(view, oid, sources, 0):
+            return False
+        log.warning("object %016x: replaced by the copy of another sheep", oid)
+        return True
 
     def _repair_strip(self, view, strip):
         try:

@@ -617,7 +617,11 @@ class Replica:
                 if entry.pending or entry.orphans or now - entry.touched < _QUIET_AFTER:
                     continue
                 if entry.stamp != entry.floor and self._store.exists(oid):
-                    self._store.settle(oid, entry.stamp)
+                    try:
+                        self._store.settle(oid, entry.stamp)
+                    except Rotten:
+                        # Others do not wait for it.
+                        self.on_damage(oid)
                 # Nothing older may be applied after this is forgotten.
                 self._floor = max(self._floor, entry.stamp)
                 self._drop(oid)

@@ -142,6 +142,38 @@ def test_rot_under_a_running_sheep_is_noticed_and_repaired(cluster, what):
     wait_order(cluster)
 
 
+@pytest.mark.parametrize("what, length", [("data", OBJECT), ("inode", 0)])
+def test_a_copy_that_is_cut_short(cluster, what, length):
+    """By a file system that forgot what was written before the power went, say."""
+    client = cluster.client(0)
+    content = fill(client, "disk", 1, piece=MIB)
+    (offset, data), = content.items()
+    vid = client.lookup("disk").vdi_id
+    path = cluster.sheep[2].directory / "obj" / oids.name_of(
+        oids.data_oid(vid, 0) if what == "data" else oids.vdi_oid(vid))
+
+    def cut_short(end):
+        wait_order(cluster)
+        sound = path.stat().st_size
+        with client.open_vdi("disk", lock=False) as vdi:
+            if end == cluster.kill:
+                # So that it is compared with the others at the start.
+                vdi.pwrite(offset, data) if what == "data" else vdi.resize(vdi.size + OBJECT)
+        end(2)
+        os.truncate(path, length)
+        cluster.restart(2)
+        cluster.wait_recovered()
+        check(cluster.client(2), "disk", content)
+        with cluster.client(2).open_vdi("disk", lock=False) as vdi:
+            vdi.pwrite(offset + 10, data[10:20])
+        check(cluster.client(2), "disk", content)
+        wait_order(cluster)
+        assert path.stat().st_size == sound
+
+    cut_short(cluster.terminate)
+    cut_short(cluster.kill)
+
+
 def test_what_is_damaged_everywhere_is_an_error_and_nothing_else(cluster):
     content = fill(cluster.client(), "disk", 2, piece=MIB)
     vid = cluster.client().lookup("disk").vdi_id
