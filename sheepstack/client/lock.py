@@ -4,15 +4,21 @@ The gateway holds it for us, so it goes when the gateway does.  Each connection 
 tells by its generation whether it leads to what took the lock; where it does not, the lock
 is taken again before anything else is sent.  Others may have had it for a moment then, so
 what was known of the VDI counts no more: ``takes`` tells.
+
+Our own sheep know us by a random number, through whichever gateway: the one that has the lock
+gives it up for another one that we ask, and nobody's but ours is released.  A C sheep knows
+whoever asks the gateway.
 """
 
 import logging
+import secrets
 import threading
 import time
 
 from sheepstack.client import vdi_requests
 from sheepstack.client.caller import RETRIED
-from sheepstack.client.errors import ConnectionLost, SheepError, VdiLocked, error_for
+from sheepstack.client.errors import (
+    Closed, ClusterUnreachable, ConnectionLost, SheepError, VdiLocked, error_for)
 from sheepstack.wire.admin import (
     MAX_NODES, NODE_SIZE, VDI_STATE_SIZE, unpack_nodes, unpack_vdi_states)
 from sheepstack.wire.header import Header, version_of
@@ -23,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _PAUSE = 0.2
 _RELEASE_SECONDS = 5.0
+#: So often what could not be released is tried again, for as long as there are connections.
+_LATER_SECONDS = 1.0
 _NODES_ROOM = MAX_NODES * NODE_SIZE
 _STATES_ROOM = 16384 * VDI_STATE_SIZE
 
@@ -47,6 +55,11 @@ class VdiLock:
         self._caller = caller
         self._name = name
         self._type = LockType.SHARED if shared else LockType.NORMAL
+        # Sharers of one gateway are not told apart.
+        self._token = 0 if shared else secrets.randbits(63) + 1
+        # Whether our own sheep have the lock, and whether on more than ``_vids`` perhaps.
+        self._is_ours = False
+        self._unsure = False
         self._mutex = threading.Lock()
         self._gateway = None
         self._vids = []
@@ -57,16 +70,32 @@ class VdiLock:
 
         Raises VdiLocked, NoSuchVdi and what :meth:`Caller.perform` raises.
         """
-        call = vdi_requests.lock(self._name, self._type)
-        self._caller.perform((call,))
-        if call.status:
-            raise error_for(call.status, "cannot lock VDI '%s'" % self._name)
-        self._taken(call)
+        try:
+            self._ask("cannot lock VDI '%s'")
+        except SheepError:
+            if self._unsure:
+                self._release_later()
+            raise
         return self._vids[-1]
+
+    def _ask(self, failure):
+        call = vdi_requests.lock(self._name, self._type, self._token)
+        try:
+            self._caller.perform((call,))
+        except ClusterUnreachable:
+            # A gateway may have it for us all the same.
+            self._unsure = True
+            raise
+        self._unsure = self._unsure or call.status in RETRIED
+        if call.status:
+            self._lost = call.status == Result.VDI_LOCKED
+            raise error_for(call.status, failure % self._name)
+        self._taken(call)
 
     def _taken(self, call):
         vid = vdi_requests.answer_of(call).vdi_id
-        if self.generation != call.connection.generation:
+        self._is_ours = vdi_requests.is_ours(call)
+        if self.generation != call.connection.generation and not self._is_ours:
             # What was locked through another gateway is not to be released through this one.
             self._vids = []
         if vid not in self._vids:
@@ -95,7 +124,7 @@ class VdiLock:
     def _renew(self, connection, deadline):
         turn_at = time.monotonic() + _WAIT_SHARE * self._caller.timeout
         while True:
-            call = vdi_requests.lock(self._name, self._type)
+            call = vdi_requests.lock(self._name, self._type, self._token)
             call.deadline = deadline
             try:
                 connection.submit(call)
@@ -148,23 +177,73 @@ class VdiLock:
         with self._mutex:
             if vid in self._vids:
                 return
-            call = vdi_requests.lock(self._name, self._type)
-            self._caller.perform((call,))
-            if call.status:
-                self._lost = call.status == Result.VDI_LOCKED
-                raise error_for(call.status, "cannot keep the lock on VDI '%s'" % self._name)
-            self._taken(call)
+            self._ask("cannot keep the lock on VDI '%s'")
 
     def release(self):
-        """Let the lock go where we have it; what we lost is not ours to release."""
-        if self._lost:
+        """Let the lock go where we have it; what we lost is not ours to release.
+
+        Where no gateway can do it now it is tried again in the background.
+        """
+        if self._lost and not self._is_ours:
             return
         deadline = time.monotonic() + min(self._caller.timeout, _RELEASE_SECONDS)
         try:
-            connection = self.guard(self._caller.pool.get(deadline), deadline)
-            for vid in self._vids:
-                call = vdi_requests.release(vid, self._type)
-                connection.submit(call)
-                connection.wait(call, deadline)
+            self._release_by(deadline)
         except SheepError as error:
-            log.warning("the lock on VDI '%s' was not released: %s", self._name, error)
+            log.warning("the lock on VDI '%s' is not released%s: %s", self._name,
+                        " yet" if self._is_ours else "", error)
+            if self._is_ours:
+                self._release_later()
+
+    def _release_later(self):
+        threading.Thread(target=self._keep_releasing, daemon=True, name="unlock").start()
+
+    def _keep_releasing(self):
+        try:
+            while True:
+                self._caller.pool.pause(_LATER_SECONDS)
+                try:
+                    self._release_by(time.monotonic() + self._caller.timeout)
+                    return
+                except Closed:
+                    raise
+                except SheepError as error:
+                    log.info("the lock on VDI '%s' is still not released: %s", self._name, error)
+        except Closed:
+            log.info("the lock on VDI '%s' may stay", self._name)
+
+    def _release_by(self, deadline):
+        while True:
+            try:
+                self._release_once(deadline)
+                return
+            except Closed:
+                raise
+            except SheepError:
+                if time.monotonic() + _PAUSE > deadline:
+                    raise
+            self._caller.pool.pause(_PAUSE)
+
+    def _release_once(self, deadline):
+        connection = self._caller.pool.get(deadline)
+        if self._unsure:
+            found = self._get(connection, vdi_requests.look_up(self._name), deadline)
+            self._is_ours = vdi_requests.is_ours(found)
+            vid = vdi_requests.answer_of(found).vdi_id
+            if found.status == Result.SUCCESS and self._is_ours and vid not in self._vids:
+                self._vids.append(vid)
+        if not self._is_ours and self._vids:
+            connection = self.guard(connection, deadline)
+        for vid in self._vids:
+            self._get(connection, vdi_requests.release(vid, self._type, self._token), deadline)
+
+    @staticmethod
+    def _get(connection, call, deadline):
+        call.deadline = deadline
+        connection.submit(call)
+        connection.wait(call, deadline)
+        if call.error is not None:
+            raise call.error
+        if call.status in RETRIED:
+            raise error_for(call.status, connection.name)
+        return call

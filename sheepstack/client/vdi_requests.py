@@ -43,16 +43,16 @@ def look_up(name, snapshot=None) -> ControlCall:
     return _named(Op.GET_VDI_INFO, name, snapshot)
 
 
-def lock(name, lock_type) -> ControlCall:
-    return _named(Op.LOCK_VDI, name, None, type=lock_type)
+def lock(name, lock_type, token=0) -> ControlCall:
+    return _named(Op.LOCK_VDI, name, None, type=lock_type, token=token)
 
 
 def delete(name, snapshot=None) -> ControlCall:
     return _named(Op.DEL_VDI, name, snapshot, resendable=False)
 
 
-def release(vid, lock_type) -> ControlCall:
-    request = VdiRequest(Op.RELEASE_VDI, base_vdi_id=vid, type=lock_type)
+def release(vid, lock_type, token=0) -> ControlCall:
+    request = VdiRequest(Op.RELEASE_VDI, base_vdi_id=vid, type=lock_type, token=token)
     return ControlCall(request.pack())
 
 

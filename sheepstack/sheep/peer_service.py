@@ -390,8 +390,8 @@ class PeerService:
     def _on_space(self):
         return self.space()
 
-    def _on_unlock(self, vid):
-        return self.break_lock(vid)
+    def _on_unlock(self, vid, token):
+        return self.break_lock(vid, token)
 
 
 def _check_call(question):

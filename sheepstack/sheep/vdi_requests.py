@@ -38,7 +38,8 @@ class VdiRequests:
         self._state = state
         self._service = service
         self._membership = membership
-        self._held = set()
+        # {(session, vid): the client's token} of locks that are not shared.
+        self._held = {}
         self._held_lock = threading.Lock()
 
     def handle(self, header, payload, asker) -> tuple:
@@ -185,41 +186,61 @@ class VdiRequests:
             # Nobody would ever give it back.
             return self._plain(common, Result.SHUTDOWN)
         if found.result == Result.SUCCESS and self._uses_locks():
-            if not self._take(found.vdi_id, VdiRequest.unpack(header).type):
+            request = VdiRequest.unpack(header)
+            wanted = found.vdi_id, request.type, request.token
+            if not self._take(*wanted) and not (
+                    self._is_given_up(found.vdi_id, request.token) and self._take(*wanted)):
                 return self._plain(common, Result.VDI_LOCKED)
         return found._replace(opcode=Op.LOCK_VDI).pack(), data
 
-    def _take(self, vid, kind):
+    def _take(self, vid, kind, token):
         service = self._membership.lock_service()
         with self._held_lock:
             # The lock is our session's: of our own clients only one may have it.
-            if kind != LockType.SHARED and (service.session_id, vid) in self._held:
+            holder = self._held.get((service.session_id, vid))
+            if kind != LockType.SHARED and holder is not None and not token == holder != 0:
                 return False
             if not service.acquire(lock_name(vid), self._state.name.encode(),
                                    shared=kind == LockType.SHARED):
                 return False
             if kind != LockType.SHARED:
-                self._held.add((service.session_id, vid))
+                self._held[service.session_id, vid] = token
             return True
+
+    def _is_given_up(self, vid, token):
+        """Whether another sheep held the lock for the same client, and holds it no more."""
+        if not token:
+            return False
+        view = self._state.view
+        names = [node.name.encode() for node in view.map.nodes]
+        return any(
+            owner in names and self._state.call_node(
+                names.index(owner), {"call": "unlock", "vid": vid, "token": token})
+            for _, owner, shared in self._membership.lock_service().holders(lock_name(vid))
+            if not shared)
 
     def _release(self, common, header):
         if self._uses_locks():
-            vid = VdiRequest.unpack(header).base_vdi_id
-            if not self._give_up(vid):
-                # Somebody breaks the lock of another sheep.
-                self._state.call_all({"call": "unlock", "vid": vid})
+            request = VdiRequest.unpack(header)
+            vid, token = request.base_vdi_id, request.token
+            if not self._give_up(vid, token):
+                # It is another sheep's: of the client, or of somebody whose lock is broken.
+                self._state.call_all({"call": "unlock", "vid": vid, "token": token})
         return self._plain(common, Result.SUCCESS)
 
-    def _give_up(self, vid):
+    def _give_up(self, vid, token):
         service = self._membership.lock_service()
         with self._held_lock:
-            self._held.discard((service.session_id, vid))
+            key = service.session_id, vid
+            if token and self._held.get(key) != token:
+                return False
+            self._held.pop(key, None)
             return service.release(lock_name(vid))
 
-    def break_lock(self, vid):
-        """Give up a lock that this sheep holds for a client."""
-        self._give_up(vid)
-        return True
+    def break_lock(self, vid, token) -> bool:
+        """Give up a lock that this sheep holds for a client; ``token``: for that one alone,
+        and whether it had it."""
+        return self._give_up(vid, token) or not token
 
     def _uses_locks(self):
         return bool(self._state.view.map.flags & ClusterFlag.USE_LOCK)

@@ -53,7 +53,7 @@ COMMON = Struct("<BBHIII")
 RAW = Struct("<BBHIII32s")
 
 OBJ_REQUEST = Struct("<BBHIIIQQBBBxIII")
-VDI_REQUEST = Struct("<BBHIIIQIBBBBII8x")
+VDI_REQUEST = Struct("<BBHIIIQIBBBBIIQ")
 CLUSTER_REQUEST = Struct("<BBHIIIQQBBHIIB3x")
 VDI_STATE_REQUEST = Struct("<BBHIIIIIBBBB20x")
 FORWARD_REQUEST = Struct("<BBHIIIQ16sH6x")
@@ -158,7 +158,9 @@ class VdiRequest(NamedTuple):
     """Create, look up, lock, release or delete a VDI.
 
     The payload is the VDI's name (256 bytes), for look-ups followed by a tag (256 bytes).
-    ``snapid`` is not 0 in NEW_VDI where the base becomes a snapshot.
+    ``snapid`` is not 0 in NEW_VDI where the base becomes a snapshot.  ``token``: sheepstack's
+    own, where Sheepdog has unused bytes; who locks a VDI can do so again through any gateway,
+    and releases nobody else's lock, with the same one.  0: he is whoever asks the gateway.
     """
 
     opcode: int
@@ -174,6 +176,7 @@ class VdiRequest(NamedTuple):
     block_size_shift: int = 0
     snapid: int = 0
     type: int = 0
+    token: int = 0
     proto_ver: int = PROTO_VER
 
     def pack(self) -> bytes:

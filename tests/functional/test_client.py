@@ -13,6 +13,7 @@ from sheepstack.client import (
     AuthenticationFailed, Cluster, ClusterUnreachable, NoSuchVdi, NotFormatted, VdiLocked)
 from tests.functional.client_behaviour import BEHAVIOURS, MIB, OBJECT, Model, noise
 from tests.functional.harness import wait_until
+from tests.functional.zookeeper_server import Proxy
 
 
 def test_behaviours(cluster):
@@ -178,6 +179,56 @@ def test_who_lost_the_lock_writes_no_more(make_cluster):
         vdi.pwrite(OBJECT + 2, b"NEW")
         assert vdi.pread(OBJECT, 12) == b"a NEW object"
         assert vdi.pread(0, 6) == b"theirs"
+
+
+@pytest.mark.deployment("eventlet+local", "threading+zookeeper")
+def test_a_lock_comes_along_though_its_gateway_lives(make_cluster):
+    cluster = make_cluster(format_options=["-l"])
+    other = cluster.client(2)
+    other.create_vdi("disk", 16 * MIB)
+    with Proxy(cluster.addresses[0]) as proxy, Cluster(
+            [proxy.address, cluster.addresses[1]], timeout=10) as client:
+        with client.open_vdi("disk") as vdi:
+            vdi.pwrite(0, b"one")
+            vdi.snapshot("tag")
+            proxy.close()
+            vdi.pwrite(0, b"two")
+            with pytest.raises(VdiLocked):
+                other.open_vdi("disk")
+            assert vdi.pread(0, 3) == b"two"
+        with other.open_vdi("disk") as vdi:
+            assert vdi.pread(0, 3) == b"two"
+            with pytest.raises(VdiLocked):
+                client.open_vdi("disk")
+
+
+@pytest.mark.deployment("eventlet+local")
+def test_a_lock_that_cannot_be_given_back_is_so_later(make_cluster):
+    cluster = make_cluster(format_options=["-l"])
+    other = cluster.client(2)
+    other.create_vdi("disk", 16 * MIB)
+    with Proxy(cluster.addresses[0]) as proxy, Cluster([proxy.address], timeout=1) as client:
+        vdi = client.open_vdi("disk")
+        proxy.cut()
+        vdi.close()
+        assert open_or_none(other, "disk") is None
+        proxy.heal()
+        wait_until(lambda: open_or_none(other, "disk"), 30, "the lock to be released").close()
+
+
+@pytest.mark.deployment("eventlet+local")
+def test_a_lock_of_which_we_did_not_hear_is_given_back(make_cluster):
+    cluster = make_cluster(format_options=["-l"])
+    other = cluster.client(2)
+    other.create_vdi("disk", 16 * MIB)
+    with Proxy(cluster.addresses[0]) as proxy, Cluster([proxy.address], timeout=1) as client:
+        client.lookup("disk")
+        proxy.mute()
+        with pytest.raises(ClusterUnreachable):
+            client.open_vdi("disk")
+        assert open_or_none(other, "disk") is None
+        proxy.heal()
+        wait_until(lambda: open_or_none(other, "disk"), 30, "the lock to be released").close()
 
 
 def open_or_none(client, name):
