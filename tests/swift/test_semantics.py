@@ -11,10 +11,13 @@ import sys
 import time
 
 import pytest
+import sqlalchemy
 from swift.common.swob import Request
 from swift.common.utils import Timestamp
 
 from swift_middleware import listing
+from swift_middleware.database import queries, schema
+from swift_middleware.database.engine import Database
 from tests.swift.service import USUAL_PIPELINE, Account, ObjectApi
 
 _BARE = "catch_errors cache listing_formats copy slo dlo versioned_writes symlink proxy-server"
@@ -201,6 +204,40 @@ def test_listings_look_names_up_and_do_not_scan(app):
     entries = listing.names(names.scan, 10000, delimiter=b"/")
     assert entries == [b"d%02d/" % directory for directory in range(100)]
     assert names.asked <= 101
+
+
+def test_a_page_of_many_names_costs_the_database_no_more_than_one_of_few(tmp_path):
+    asked = ({"limit": 50}, {"limit": 50, "marker": b"d50/3"}, {"limit": 50, "reverse": True},
+             {"limit": 50, "marker": b"d70/3", "end_marker": b"d50/3", "reverse": True},
+             {"limit": 50, "prefix": b"d5", "delimiter": b"/"}, {"limit": 50, "delimiter": b"/"},
+             {"limit": 50, "path": b"d50"})
+
+    def steps(count):
+        """Instructions of SQLite's virtual machine for each listing, and the listings' lengths."""
+        database = Database("sqlite:///%s/%d.db" % (tmp_path, count))
+        database.migrate()
+        row = {column.name: "" if isinstance(column.type, sqlalchemy.String) else 0
+               for column in schema.object.c}
+        row.update(container=7, timestamp=ts(0), meta_timestamp=ts(0))
+        database.write(lambda connection: connection.execute(schema.object.insert(), [
+            {**row, "name": b"d%02d/%07d" % (number % 100, number)} for number in range(count)]))
+        found = []
+
+        def listed(connection, bounds):
+            taken = []
+            sqlite = connection.connection.dbapi_connection
+            sqlite.set_progress_handler(lambda: taken.append(1) and None, 1)
+            entries = listing.names(queries.scan_objects(connection, 7), **bounds)
+            sqlite.set_progress_handler(None, 0)
+            return len(taken), len(entries)
+        for bounds in asked:
+            found.append(database.read(listed, bounds))
+        database.close()
+        return found
+
+    for bounds, few, many in zip(asked, steps(2000), steps(40000)):
+        assert many[1] == (10 if "prefix" in bounds else 50) or "path" in bounds
+        assert 0 < many[0] < 3 * few[0], (bounds, few, many)
 
 
 @pytest.mark.parametrize("timestamp", [
