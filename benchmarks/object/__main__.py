@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from benchmarks.object import cpu, names
 from benchmarks.object.load import Load
-from benchmarks.object.real_swift import RealSwift
 from benchmarks.table import Result, Table
 from tests.functional.harness import SheepCluster, free_port
+from tests.swift.real_swift import RealSwift
 from tests.swift.service import USUAL_PIPELINE, Account, Memcached, ObjectApi
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -53,11 +53,8 @@ def main(arguments=None) -> int:
         ours = ObjectApi(directory / "ours", cluster.addresses, memcached[0],
                          pipeline=USUAL_PIPELINE, workers=given.workers).start()
         port = free_port()
-        # The same file but for the application at its end.
         other = ObjectApi(directory / "swift", cluster.addresses, memcached[1], port=port,
                           pipeline=USUAL_PIPELINE, workers=given.workers)
-        other.config.write_text(other.config.read_text().replace(
-            "use = egg:sheepstack#swift", "use = egg:swift#proxy\nnode_timeout = 60"))
         real = RealSwift(other.config).start(port)
         state = "sqlite:///%s/state/objects.db" % ours.directory
         sides = [_Side(Load(*_login(ours.url)), {ours.process.pid, *cluster.pids},

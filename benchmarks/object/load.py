@@ -122,6 +122,8 @@ class Load:
             self._request("DELETE", path)
 
         yield "DELETE", self._run(delete, connections, seconds)
+        # Ours has said nothing meanwhile.
+        self._local.connection = None
         while made:
             self._request("DELETE", made.pop())
 

@@ -29,14 +29,42 @@ log_level = WARNING
 pipeline = %(kind)s-server
 [app:%(kind)s-server]
 use = egg:swift#%(kind)s
+[container-sync]
+internal_client_conf_path = %(directory)s/internal-client.conf
+"""
+
+#: What the daemons read objects with.
+_INTERNAL_CONF = """\
+[DEFAULT]
+swift_dir = %s
+[pipeline:main]
+pipeline = catch_errors symlink proxy-server
+[app:proxy-server]
+use = egg:swift#proxy
+[filter:symlink]
+use = egg:swift#symlink
+[filter:catch_errors]
+use = egg:swift#catch_errors
+"""
+
+# The command itself looks for swift.conf in /etc/swift.
+_CONTAINER_SYNC = """\
+import sys
+from swift.common import utils
+utils.set_swift_dir(sys.argv.pop(1))
+from swift.container.sync import main
+sys.exit(main())
 """
 
 
 class RealSwift:
-    """``proxy_conf``: of the proxy, a path; its directory becomes Swift's."""
+    """``proxy_conf``: a file for our application, in whose place Swift's own comes; its directory
+    becomes Swift's."""
 
     def __init__(self, proxy_conf):
         self.proxy_conf = pathlib.Path(proxy_conf)
+        self.proxy_conf.write_text(self.proxy_conf.read_text().replace(
+            "use = egg:sheepstack#swift", "use = egg:swift#proxy\nnode_timeout = 60"))
         self.directory = self.proxy_conf.parent
         self._processes = []
         self._bin = pathlib.Path(sys.executable).parent
@@ -65,6 +93,19 @@ class RealSwift:
     @property
     def pids(self) -> set:
         return {process.pid for process in self._processes}
+
+    def container_sync(self):
+        """Have the daemon of each node send once what is to be sent; what they say."""
+        (self.directory / "internal-client.conf").write_text(_INTERNAL_CONF % self.directory)
+        said = []
+        for number in range(DEVICES):
+            done = subprocess.run(
+                [sys.executable, "-c", _CONTAINER_SYNC, self.directory,
+                 self.directory / ("container-server-%d.conf" % number), "once"],
+                capture_output=True, text=True, timeout=120)
+            said.append(done.stdout + done.stderr)
+            assert done.returncode == 0, said[-1]
+        return "\n".join(said)
 
     def _ring(self, ring, *arguments):
         subprocess.run([self._bin / "swift-ring-builder", ring, *map(str, arguments)],
