@@ -48,13 +48,13 @@ class Write:
     client's write was admitted; where it says something else now, and no holder was asked yet,
     the end is AGAIN.  ``first`` is the revision at which it was sent first, 0 before that;
     ``stay`` the one of our stays in the map in which it began.  ``failures`` counts how often
-    no holder could take it, or we could not read what is to be written again.  ``heirs`` are the
-    holders that have been asked to end it.
+    no holder could take it, or we could not read what is to be written again.  ``results`` are
+    the answers to what was sent last, where it must be sent again.
     """
 
     __slots__ = ("kind", "oid", "offset", "data", "size", "policy", "finish", "roll", "stamp",
                  "stamps", "revision", "holders", "not_before", "only", "entry", "first", "stay",
-                 "failures", "heirs")
+                 "failures", "results")
 
     def __init__(self, kind, oid, offset, data, size, policy, finish, roll=None, only=None,
                  entry=None):
@@ -75,11 +75,13 @@ class Write:
         self.revision = 0
         self.not_before = 0.0
         self.failures = 0
-        self.heirs = ()
+        self.results = ()
 
     def __repr__(self):
-        return "<%s of %016x, revision %d, first sent at %d>" % (
-            PeerOp(self.kind).name, self.oid, self.revision, self.first)
+        return "<%s of %016x, revision %d, first sent at %d, answers: %s%s>" % (
+            PeerOp(self.kind).name, self.oid, self.revision, self.first,
+            " ".join(sorted(Result(result).name for result in self.results)) or "none",
+            ", its client is gone" if self.is_abandoned() else "")
 
     def is_abandoned(self) -> bool:
         """True for a client's write whose client is gone.
@@ -175,6 +177,11 @@ class Gateway:
             writes = list(self._outstanding.values())
         return any((write.oid >> 32) & 0xFFFFFF == vid for write in writes)
 
+    def oldest(self):
+        """The :class:`Write` that waits longest for its end, or None."""
+        with self._issue:
+            return next(iter(self._outstanding.values()), None)
+
     def settled_upto(self) -> int:
         """All our writes with counters up to this one are on all their holders."""
         with self._issue:
@@ -265,15 +272,9 @@ class Gateway:
             self._workers.submit(self._bequeath, write, view)
 
     def _bequeath(self, write, view):
-        ended = []
-        for node in write.holders:
-            answer = self._state.call_node(node, {
-                "call": "inherit", "oid": write.oid, "revision": view.revision,
-                "stamps": [] if node in write.heirs else write.stamps})
-            if answer is not None:
-                write.heirs += (node,)
-            ended.append(answer)
-        if all(ended):
+        question = {"call": "inherit", "oid": write.oid, "stamps": write.stamps,
+                    "revision": view.revision}
+        if all([self._state.call_node(node, question) for node in write.holders]):
             self._end(write, Result.SHUTDOWN, None)
         else:
             self._try_later(write)
@@ -282,8 +283,7 @@ class Gateway:
         """The client of a write with these stamps is gone, and its coordinator does not send it
         again: end here what there is of it, as at a change of the map.
 
-        It begins that, and is False until nothing is left; asked again, for no stamps, it only
-        looks.
+        It begins that, and is False until nothing is left.
         """
         policy = self._table.remembered_policy(oid, view.map) or view.map.copies
         for start, end in self._replica.disown(oid, stamps):
@@ -396,7 +396,9 @@ class Gateway:
         results = {result for _, result, _ in attempt.results}
         if results == _ALL_WELL:
             self._end(write, Result.SUCCESS, batch)
-        elif results == _ALL_BROKEN and self._is_hopeless(write):
+            return
+        write.results = results
+        if results == _ALL_BROKEN and self._is_hopeless(write):
             self._end(write, Result.EIO, batch)
         elif not results.isdisjoint(_STALE_VIEW):
             self._park(write)
@@ -481,10 +483,7 @@ class Gateway:
                 if answer is None:
                     self._park(write)
                     return
-        if write.roll is not None:
-            write.not_before = time.monotonic() + 1.0
-            self._park(write)
-            return
+        # What is rolled, too, is undone so everywhere, and nobody has read it.
         self._end(write, Result.NO_SPACE, None)
 
     def _end(self, write, result, batch):

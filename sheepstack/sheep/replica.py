@@ -68,16 +68,18 @@ class _Entry:
 
     ``stamp``: of the last write, full, and no write has been here while it still is ``floor``.
     ``pending``: (stamp, start, end) of this revision.
-    ``orphans``: (start, end) of writes that were pending when the revision changed.
+    ``orphans``: (start, end) of writes that were pending when the revision changed, and
+    ``rolls`` {(start, end): stamp} of those that we are sending to the others.
     ``marked``: the page says that there are such.
     """
 
-    __slots__ = ("stamp", "floor", "pending", "orphans", "touched", "marked")
+    __slots__ = ("stamp", "floor", "pending", "orphans", "rolls", "touched", "marked")
 
     def __init__(self, floor):
         self.stamp = self.floor = floor
         self.pending = []
         self.orphans = []
+        self.rolls = {}
         self.touched = 0.0
         self.marked = False
 
@@ -154,6 +156,7 @@ class Replica:
                 self._prune(entry)
                 entry.orphans += {(start, end) for _, start, end in entry.pending}
                 entry.pending = []
+                entry.rolls = {}
         self._watermarks = {}
         self._marks = {}
         self._index = index
@@ -189,10 +192,10 @@ class Replica:
 
     def settled(self, oid: int, stamps):
         """Our own writes with ``stamps`` are on all their holders, or were given up for one."""
-        entry = self._entries.get(oid)
-        if entry is None:
-            return
         with self._lock_of(oid):
+            entry = self._entries.get(oid)
+            if entry is None:
+                return
             entry.pending = [item for item in entry.pending if item[0] not in stamps]
             self._unmark(oid, entry)
         if self._waiters:
@@ -386,15 +389,13 @@ class Replica:
                 for start, end in list(entry.orphans)]
 
     def disown(self, oid, stamps) -> list:
-        """Make orphans of the writes with these stamps that are here: [(start, end)].
-
-        They stay pending, too, until their coordinator says that they are settled.
-        """
+        """Make orphans of the writes with these stamps that are here: [(start, end)]."""
         entry = self._entries.get(oid)
         if entry is None:
             return []
         with self._lock_of(oid):
             orphans = {(start, end) for stamp, start, end in entry.pending if stamp in stamps}
+            entry.pending = [item for item in entry.pending if item[0] not in stamps]
             entry.orphans += orphans
             return list(orphans)
 
@@ -418,12 +419,14 @@ class Replica:
             stamp = make_stamp(self.clock.tick(), self._index)
             entry.stamp = full_stamp(self._revision, stamp)
             entry.touched = time.monotonic()
+            entry.rolls[start, end] = stamp
             return stamp, size, start, self._store.read(oid, start, stop - start)
 
     def end_roll(self, oid, start, end):
         entry = self._entries.get(oid)
         if entry is not None:
             with self._lock_of(oid):
+                entry.rolls.pop((start, end), None)
                 if (start, end) in entry.orphans:
                     entry.orphans.remove((start, end))
                     self._unmark(oid, entry)
@@ -443,12 +446,13 @@ class Replica:
         """[(stamp, start, end)] of the writes that whoever read the object before this call may
         have read too early."""
         entry = self._entries.get(oid)
-        if entry is None or not entry.pending:
+        if entry is None or not (entry.pending or entry.rolls):
             return []
         with self._lock_of(oid):
             self._prune(entry)
             self._unmark(oid, entry)
-            return list(entry.pending)
+            return entry.pending + [(stamp, start, end)
+                                    for (start, end), stamp in entry.rolls.items()]
 
     def install(self, oid, revision, put, retirements=None, unsettled=()) -> bool:
         """Call ``put()``, which brings the object here, unless a write was faster.

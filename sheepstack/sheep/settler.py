@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 from sheepstack.store.errors import StoreError
 from sheepstack.wire.peer import PeerOp, make_stamp
@@ -16,6 +17,8 @@ _REPEAT_SECONDS = 0.1
 _MOST_ROUNDS = 5
 _UNPARK_SECONDS = 0.05
 _REST_SECONDS = 0.5
+#: So often at most the operator is told of a write that does not come to its end.
+_TELL_SECONDS = 20.0
 
 
 class Settler:
@@ -26,6 +29,7 @@ class Settler:
         self._replica = replica
         self._gateway = gateway
         self._missed = False
+        self._oldest = None, 0.0
 
     def start(self):
         for duty in (self._tell, self._try_again, self._rest):
@@ -46,6 +50,8 @@ class Settler:
                     break
             view = self._state.view
             if not view.serving:
+                # Perhaps for a moment only, and at the same map.
+                self._missed = True
                 continue
             upto = self._gateway.settled_upto()
             if (view.revision, upto) == told and not missed or not upto:
@@ -74,3 +80,14 @@ class Settler:
                 self._replica.settle_quiet()
             except StoreError as error:
                 log.warning("cannot note stamps: %s", error)
+            self._look_at_oldest(time.monotonic())
+
+    def _look_at_oldest(self, now):
+        """What others have of our writes is not read there before those before it are done."""
+        oldest = self._gateway.oldest()
+        known, since = self._oldest
+        if oldest is not known:
+            self._oldest = oldest, now
+        elif oldest is not None and now - since > _TELL_SECONDS:
+            log.warning("a write does not come to its end, and is tried again: %s", oldest)
+            self._oldest = oldest, now

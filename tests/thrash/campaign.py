@@ -209,8 +209,10 @@ class _Round:
         farm = self._farm
         addresses = [farm.sheep[index].address for index in farm.members]
         with self._watch.of("last look"):
-            self._violations += look_everywhere(
-                self._history, crowd, addresses, _LOOK_TIMEOUT)
+            complaints = look_everywhere(self._history, crowd, addresses, _LOOK_TIMEOUT)
+            if complaints:
+                farm.dump_stacks()
+            self._violations += complaints
             locks = farm.locks()
             if locks:
                 self._violations.append("locks that nobody should hold: %s" % " ".join(locks))

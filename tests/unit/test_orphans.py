@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from types import SimpleNamespace
+from unittest import mock
 
 from sheepstack.redundancy.policy import CopyPolicy
 from sheepstack.sheep.gateway import Gateway
@@ -14,6 +15,7 @@ from sheepstack.sheep.replica import Replica
 from sheepstack.sheep.view import View
 from sheepstack.sheep.workers import Workers
 from sheepstack.store import ObjectStore
+from sheepstack.store.errors import NoSpace
 from sheepstack.wire.peer import PeerOp, make_stamp
 from sheepstack.wire.results import Result
 from tests.unit.leased_state import LeasedState
@@ -299,6 +301,22 @@ class TwoAreLeft(_TwoNodes):
         second.enter(3)
         self.assertEqual([True, True], self.ended(self.nodes)())
         self.assertEqual(b"x", second.content(OIDS[0]).rstrip(b"\0"))
+
+    def test_what_one_has_no_room_for_is_undone_everywhere(self):
+        first, second = self.nodes
+        first.write(OIDS[0], 1, b"x")
+        for node in self.nodes:
+            node.enter(2)
+        questions = []
+        first.answer_call = lambda question: questions.append(question) or True
+        with mock.patch.object(second.store, "create", lambda *arguments: arguments[-1](
+                NoSpace("full"))):
+            self.assertEqual([True, True], self.ended(self.nodes)())
+        (question,) = questions
+        self.assertEqual(("adopt", OIDS[0], [second.index]),
+                         (question["call"], question["oid"], question["sources"]))
+        self.assertEqual([], first.replica.orphans())
+        self.assertIsNone(first.gateway.oldest())
 
     def test_our_own_write_is_sent_again_once(self):
         first, second = self.nodes

@@ -1,7 +1,9 @@
 """The news that writes settled must arrive, whatever becomes of one message."""
 
 import itertools
+import logging
 import threading
+import time
 import unittest
 from types import SimpleNamespace
 
@@ -29,15 +31,21 @@ class _Other:
 
 
 class SettlerTest(unittest.TestCase):
-    def _tell(self, *results):
-        other = _Other(*results)
+    def _start(self, other, serving=True):
         state = ClusterState("here", 1.0)
-        state.set_view(View(SimpleNamespace(revision=1), None, 0, (None, other), serving=True))
+        state.set_view(View(SimpleNamespace(revision=1), None, 0, (None, other), serving=serving))
         gateway = SimpleNamespace(
-            issued=7, settled_upto=lambda: 7, has_parked=lambda: False, unpark=lambda: None)
-        Settler(state, SimpleNamespace(settle_quiet=lambda: None), gateway).start()
+            issued=7, settled_upto=lambda: 7, has_parked=lambda: False, unpark=lambda: None,
+            oldest=lambda: None)
+        settler = Settler(state, SimpleNamespace(settle_quiet=lambda: None), gateway)
+        settler.start()
         self.addCleanup(state.stop)
         state.settling()
+        return state, settler
+
+    def _tell(self, *results):
+        other = _Other(*results)
+        self._start(other)
         self.assertTrue(other.told.wait(20))
         self.assertEqual(7, other.knows_upto)
 
@@ -47,6 +55,29 @@ class SettlerTest(unittest.TestCase):
     def test_who_missed_it_is_told_again_though_nothing_new_settles(self):
         """Its lease may have been over for a moment, or the link down."""
         self._tell(Result.NETWORK_ERROR, Result.NETWORK_ERROR)
+
+    def test_who_does_not_serve_for_a_moment_tells_later(self):
+        other = _Other()
+        state, settler = self._start(other, serving=False)
+        while not settler._missed:
+            self.assertFalse(state.stopping.wait(0.001))
+        state.change_view(serving=True)
+        self.assertTrue(other.told.wait(20))
+        self.assertEqual(7, other.knows_upto)
+
+    def test_of_a_write_that_does_not_end_the_operator_hears(self):
+        gateway = SimpleNamespace()
+        settler = Settler(None, None, gateway)
+        heard, now = 0, time.monotonic()
+        for write, later, told in (("a", 0, 0), ("a", 19, 0), ("a", 21, 1), ("a", 30, 1),
+                                   ("b", 50, 1), ("b", 71, 2), (None, 99, 2), (None, 150, 2)):
+            gateway.oldest = lambda: write
+            with self.subTest(write=write, later=later), self.assertLogs(
+                    "sheepstack.sheep.settler", "DEBUG") as logs:
+                logging.getLogger("sheepstack.sheep.settler").debug("so that there is something")
+                settler._look_at_oldest(now + 1000 + later)
+            heard += sum("does not come to its end" in line for line in logs.output)
+            self.assertEqual(told, heard)
 
 
 if __name__ == "__main__":
