@@ -135,23 +135,30 @@ class Cinder:
     def cluster(self, block_storage):
         """Two volume services, active both, for the backend and volume type SHARED, which end
         with the block: their Daemons."""
-        daemons = []
+        daemons = {}
         for name, patching in (("one", "false"), ("two", "true")):
             path = self._directory / ("%s.conf" % name)
             settings.write(path, {"DEFAULT": {
                 "host": name, "cluster": "pair", "enabled_backends": SHARED}})
-            daemons.append(self._command(
+            daemons["%s@%s" % (name, SHARED)] = self._command(
                 "cinder-volume", "cinder-volume-" + name, "--config-file", path,
-                OS_CINDER_DISABLE_EVENTLET_PATCHING=patching).start())
+                OS_CINDER_DISABLE_EVENTLET_PATCHING=patching).start()
+
+        def have_all(word):
+            for host in daemons:
+                block_storage.put("/os-services/" + word, json={
+                    "host": host, "binary": "cinder-volume"}).raise_for_status()
+
         try:
-            block_storage.create_type(name=SHARED, extra_specs={"volume_backend_name": SHARED})
-            self._wait_services(block_storage, {
-                ("cinder-volume", "%s@%s" % (name, SHARED)) for name in ("one", "two")})
-            yield daemons
+            self._wait_services(block_storage, {("cinder-volume", host) for host in daemons})
+            have_all("enable")
+            yield list(daemons.values())
         finally:
-            for daemon in daemons:
+            for daemon in daemons.values():
                 if daemon.running:
                     daemon.kill()
+            # They would be thought of as alive for a while.
+            have_all("disable")
 
     def start(self, project_id, user_id):
         """``project_id``, ``user_id``: who owns the images that Cinder keeps for itself."""
@@ -170,6 +177,7 @@ class Cinder:
                 (GREEN, {"volume_backend_name": GREEN, "sheepdog_copy_policy": "3"}),
                 (TWO_COPIES, {"volume_backend_name": GREEN, "sheepdog_copy_policy": "2"}),
                 (THREADS, {"volume_backend_name": THREADS}),
+                (SHARED, {"volume_backend_name": SHARED}),
                 (REPLICATED, {"volume_backend_name": _REPLICATED_POOL,
                               "replication_enabled": "<is> True"})):
             block_storage.create_type(name=name, extra_specs=specs)
