@@ -39,17 +39,17 @@ class DirectService:
         """Raises RemoteProtocolError where the answer cannot be sent as it must be."""
         opcode = fields[1]
         if not self._page.usable:
-            self._refuse(Result.NO_SUPPORT, fields, connection, batch)
+            self._answer(Result.NO_SUPPORT, fields, connection, batch)
         elif opcode == Op.DIRECT_HELLO:
             self._hello(fields, connection, batch)
         elif connection.source is not None:
-            self._refuse(Result.INVALID_PARMS, fields, connection, batch)
+            self._answer(Result.INVALID_PARMS, fields, connection, batch)
         elif opcode == Op.DIRECT_ATTACH:
             self._attach(fields, payload, connection, batch)
         else:
             self._open(fields, header, connection, batch)
 
-    def _refuse(self, result, fields, connection, batch):
+    def _answer(self, result, fields, connection, batch):
         response = Response(result, opcode=fields[1], epoch=self._state.view.epoch,
                             id=fields[4])
         connection.answer((response.pack(),), batch, weight_of(fields))
@@ -59,7 +59,7 @@ class DirectService:
             "host": self._options.host_id, "sock": self._options.sock,
             "token": self._token.hex()}).encode()
         if len(data) > fields[5]:
-            self._refuse(Result.BUFFER_SMALL, fields, connection, batch)
+            self._answer(Result.BUFFER_SMALL, fields, connection, batch)
             return
         response = Response(Result.SUCCESS, opcode=fields[1], epoch=self._state.view.epoch,
                             id=fields[4], data_length=len(data))
@@ -68,7 +68,7 @@ class DirectService:
     def _attach(self, fields, payload, connection, batch):
         if not direct.is_attach_request(payload, self._token):
             # Meant for another sheep, perhaps one that ran here before.
-            self._refuse(Result.NOT_AUTHENTICATED, fields, connection, batch)
+            self._answer(Result.NOT_AUTHENTICATED, fields, connection, batch)
             return
         clock = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         data = direct.Attached(*self._page.life, clock).pack(self._token, payload)
@@ -82,17 +82,17 @@ class DirectService:
         (_, opcode, _, _, ident, _, oid, told_bytes, _, _, _, _, told_reads,
          _) = OBJ_REQUEST.unpack(header)
         if not connection.reads_directly or (oid and not oids.is_data(oid)):
-            self._refuse(Result.INVALID_PARMS, fields, connection, batch)
+            self._answer(Result.INVALID_PARMS, fields, connection, batch)
             return
         self._stats.direct_reads(told_reads, told_bytes)
         if not oid:
-            self._refuse(Result.SUCCESS, fields, connection, batch)
+            self._answer(Result.SUCCESS, fields, connection, batch)
             return
         # Before the view is looked at: what has changed since then ends with this number.
         service = self._page.service
         found = self._share(oid) if service else Result.AGAIN
         if isinstance(found, Result):
-            self._refuse(found, fields, connection, batch)
+            self._answer(found, fields, connection, batch)
             return
         descriptor, size, files = found
         try:
