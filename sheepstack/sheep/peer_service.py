@@ -244,6 +244,10 @@ class PeerService:
         except Failure as failure:
             reply(failure.result)
             return
+        except StoreError as error:
+            log.error("call %r: %s", question, error)
+            reply(result_of(error))
+            return
         except Exception:
             log.exception("call %r", question)
             reply(Result.SYSTEM_ERROR)

@@ -11,6 +11,7 @@ from sheepstack.placement.ring import Ring
 from sheepstack.sheep.direct_page import NO_PAGE
 from sheepstack.sheep.vdi_service import Failure
 from sheepstack.sheep.view import View
+from sheepstack.store.errors import StoreError
 from sheepstack.wire.peer import PeerOp
 from sheepstack.wire.results import Result
 
@@ -183,7 +184,7 @@ class ClusterState:
         if node == view.index >= 0:
             try:
                 return self.answer_call(question)
-            except Failure:
+            except (Failure, StoreError):
                 return None
         if not 0 <= node < len(view.links) or view.links[node] is None:
             return None

@@ -14,7 +14,7 @@ from sheepstack.sheep.peer_service import PeerService
 from sheepstack.sheep.recovery import Recovery, Throttle
 from sheepstack.sheep.replica import Replica, Unsettled
 from sheepstack.store import disk
-from sheepstack.store.errors import NoSpace, Rotten
+from sheepstack.store.errors import NoSpace, Rotten, StoreIOError
 from sheepstack.wire import peer
 from sheepstack.wire.checksum import block_checksums
 from sheepstack.wire.peer import PeerFlag, PeerOp, make_stamp
@@ -192,6 +192,17 @@ class OwedObjects(_RecoveryCase):
         self.assertTrue(self.recovery.refetch(OID))
         self.assertEqual([], self.other.asked)
         self.assertEqual(b"made here", self.store.read(OID, 0, 9))
+
+    def test_a_call_about_what_the_disk_does_not_give_is_answered(self):
+        service = PeerService(self.state, self.store, self.replica, None, self.recovery,
+                              *[None] * 6)
+        results = []
+        with mock.patch.object(self.store, "stamp", side_effect=StoreIOError("it is broken")):
+            with self.assertLogs("sheepstack.sheep.peer_service", "ERROR") as logs:
+                service._answer_call({"call": "holding", "oids": [OID], "revision": 1},
+                                     results.append)
+        self.assertEqual([Result.EIO], results)
+        self.assertNotIn("Traceback", "".join(logs.output))
 
     def test_where_nobody_has_it_any_more_recovery_ends(self):
         self.recovery._maps_since_complete = lambda view: []
