@@ -479,7 +479,7 @@ class Gateway:
             if result == Result.SUCCESS:
                 answer = self._state.call_node(
                     node, {"call": "adopt", "oid": write.oid, "sources": sources,
-                           "stamp": write.stamp, "revision": write.revision})
+                           "stamps": write.stamps, "revision": write.revision})
                 if answer is None:
                     self._park(write)
                     return

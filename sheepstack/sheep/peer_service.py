@@ -267,11 +267,11 @@ class PeerService:
     def _on_refetch(self, oid, revision):
         return self._recovery.refetch(oid) or None
 
-    def _on_adopt(self, oid, sources, stamp, revision):
+    def _on_adopt(self, oid, sources, stamps, revision):
         view = self._state.view
         if view.revision != revision:
             return None
-        return self._recovery.adopt(view, oid, sources, stamp) or None
+        return self._recovery.adopt(view, oid, sources, stamps) or None
 
     def _on_unsettled(self, oid):
         return self._replica.unsettled(oid)

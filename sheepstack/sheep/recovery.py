@@ -272,15 +272,15 @@ class Recovery:
             return self.need(oid)
         return True
 
-    def adopt(self, view, oid, sources, stamp):
-        """Give up our copy, with the write ``stamp`` in it, for that of one of these nodes, or
-        for none if it has none.  False: not possible now, try again.
+    def adopt(self, view, oid, sources, stamps):
+        """Give up our copy, with the write of these stamps in it, for that of one of these
+        nodes, or for none if it has none.  False: not possible now, try again.
 
         Where they have none only because it has not come to them yet ours is as good as any,
         and they will fetch it.
         """
         with self._locks[oid % _STRIPES]:
-            last = self._replica.last_stamp(oid, stamp)
+            last = self._replica.last_stamp(oid, stamps)
             if last is None:
                 # What has come here may not have come there yet.
                 self._replica.wait_change(0.02)
@@ -353,7 +353,7 @@ class Recovery:
             return False
         sources = [node for node, (state,) in answers.items()
                    if state[0] is not None and node != view.index]
-        if not sources or not self.adopt(view, oid, sources, 0):
+        if not sources or not self.adopt(view, oid, sources, ()):
             return False
         log.warning("object %016x: replaced by the copy of another sheep", oid)
         return True

@@ -492,14 +492,14 @@ class Replica:
         self._mark(oid, entry)
 
     def last_stamp(self, oid, except_for):
-        """Of the last write here; None while others than that with the stamp ``except_for``
-        are on their way to some holder."""
+        """Of the last write here; None while others than the one that had these stamps, one each
+        time that it was sent, are on their way to some holder."""
         with self._lock_of(oid):
             entry = self._entries.get(oid)
             if entry is None:
                 return 0
             self._prune(entry)
-            busy = any(item[0] != except_for for item in entry.pending)
+            busy = any(item[0] not in except_for for item in entry.pending)
             return None if busy else entry.stamp
 
     def replace(self, oid, revision, last, put, unsettled=()) -> bool:

@@ -216,7 +216,7 @@ class OwedObjects(_RecoveryCase):
         self._write(make_stamp(1, _OTHER), PeerOp.CREATE)
         self.other.result = lambda: Result.AGAIN
         self.assertTrue(
-            self.recovery.adopt(self.state.view, OID, [_OTHER], make_stamp(1, _OTHER)))
+            self.recovery.adopt(self.state.view, OID, [_OTHER], [make_stamp(1, _OTHER)]))
         self.assertEqual([PeerFlag.OWED], self.other.asked)
         self.assertEqual(b"mine", self.store.read(OID, 0, 4))
 
@@ -283,7 +283,7 @@ class WrittenMeanwhile(_RecoveryCase):
         self.replica.note_settled(_OTHER, 1, 1)
         self.other.unsettled = [(make_stamp(5, _OTHER), 0, 4)]
         self.assertTrue(
-            self.recovery.adopt(self.state.view, OID, [_OTHER], make_stamp(1, _OTHER)))
+            self.recovery.adopt(self.state.view, OID, [_OTHER], [make_stamp(1, _OTHER)]))
         with self.assertRaises(Unsettled):
             self.replica.read(OID, 0, 4)
 
@@ -434,13 +434,13 @@ class MapChanges(_RecoveryCase):
         first, second = make_stamp(1, _OTHER), make_stamp(2, _OTHER)
         self._write(first, PeerOp.CREATE)
         self.other.before_answering = lambda: self._write(second, PeerOp.WRITE)
-        self.assertFalse(self.recovery.adopt(self.state.view, OID, [_OTHER], first))
+        self.assertFalse(self.recovery.adopt(self.state.view, OID, [_OTHER], [first]))
         self.assertEqual(b"mine", self.store.read(OID, 0, 4))
         self.other.before_answering = lambda: None
         # The second is not known to be everywhere yet.
-        self.assertFalse(self.recovery.adopt(self.state.view, OID, [_OTHER], first))
+        self.assertFalse(self.recovery.adopt(self.state.view, OID, [_OTHER], [first]))
         self.replica.note_settled(_OTHER, 2, 1)
-        self.assertTrue(self.recovery.adopt(self.state.view, OID, [_OTHER], first))
+        self.assertTrue(self.recovery.adopt(self.state.view, OID, [_OTHER], [first]))
         self.assertEqual(b"at 1", self.store.read(OID, 0, 4))
 
     def test_news_of_the_last_map_settles_nothing_at_this_one(self):
@@ -458,11 +458,19 @@ class MapChanges(_RecoveryCase):
         self.replica.note_settled(_OTHER, 9, 2)
         self.assertEqual(b"now!", self.replica.read(OID, 0, 4))
 
+    def test_a_write_that_was_sent_twice_is_given_up_as_one(self):
+        stamps = [make_stamp(1, _OTHER), make_stamp(2, _OTHER)]
+        for stamp in stamps:
+            self._write(stamp, PeerOp.CREATE)
+        self.assertFalse(self.recovery.adopt(self.state.view, OID, [_OTHER], stamps[1:]))
+        self.assertTrue(self.recovery.adopt(self.state.view, OID, [_OTHER], stamps))
+        self.assertEqual(b"at 1", self.store.read(OID, 0, 4))
+
     def test_a_copy_is_not_given_up_after_the_map_changed(self):
         stamp = make_stamp(1, _OTHER)
         self._write(stamp, PeerOp.CREATE)
         self.other.before_answering = self._next_map
-        self.assertFalse(self.recovery.adopt(self.state.view, OID, [_OTHER], stamp))
+        self.assertFalse(self.recovery.adopt(self.state.view, OID, [_OTHER], [stamp]))
         self.assertEqual(b"mine", self.store.read(OID, 0, 4))
 
     def test_copies_that_the_next_map_set_aside_outlive_the_end_of_this_recovery(self):
