@@ -1,6 +1,5 @@
 """Writes that wait for a better map: a real gateway, replica and store, a scripted map."""
 
-import threading
 from types import SimpleNamespace
 
 from sheepstack.redundancy.policy import CopyPolicy
@@ -10,6 +9,7 @@ from sheepstack.sheep.view import View
 from sheepstack.sheep.workers import Workers
 from sheepstack.wire.peer import PeerOp
 from sheepstack.wire.results import Result
+from tests.unit.client_end import ClientEnd
 from tests.unit.leased_state import LeasedState
 from tests.unit.store_case import StoreTestCase, call
 
@@ -32,22 +32,6 @@ class _State(LeasedState):
         self.set_view(View(
             SimpleNamespace(revision=revision, flags=0), _Ring(), 0, (None,), serving=serving,
             complete=complete))
-
-
-class _Client:
-    """What the object service passes as the end of a client's write."""
-
-    def __init__(self):
-        self.gone = False
-        self.results = []
-        self.told = threading.Event()
-
-    def is_pointless(self):
-        return self.gone
-
-    def __call__(self, result, batch):
-        self.results.append(result)
-        self.told.set()
 
 
 class Parking(StoreTestCase):
@@ -76,7 +60,7 @@ class Parking(StoreTestCase):
 
     def test_what_waits_is_done_once_it_may(self):
         self._change_map(2, serving=False, complete=False)
-        client = _Client()
+        client = ClientEnd()
         self._ask(PeerOp.WRITE, client, b"later")
         self.assertEqual(b"first", self._content())
         self._change_map(3, serving=True, complete=False)
@@ -88,7 +72,7 @@ class Parking(StoreTestCase):
         for kind in (PeerOp.WRITE, PeerOp.REMOVE, PeerOp.DISCARD, PeerOp.CREATE):
             revision = self.state.view.revision
             self._change_map(revision + 1, serving=False, complete=False)
-            client = _Client()
+            client = ClientEnd()
             self._ask(kind, client, b"" if kind in (PeerOp.REMOVE, PeerOp.DISCARD) else b"later")
             client.gone = True
             self._change_map(revision + 2, serving=True, complete=True)
@@ -99,11 +83,11 @@ class Parking(StoreTestCase):
     def test_a_client_s_removal_does_not_wait_until_all_is_complete(self):
         """Meanwhile the client, told of nothing, might make the object anew elsewhere."""
         self._change_map(2, serving=True, complete=False)
-        client = _Client()
+        client = ClientEnd()
         self._ask(PeerOp.REMOVE, client)
         self.assertTrue(client.told.wait(30))
         self.assertEqual([Result.SUCCESS], client.results)
         self.assertEqual(bytes(5), self._content())
-        self._ask(PeerOp.WRITE, _Client(), b"anew!")
+        self._ask(PeerOp.WRITE, ClientEnd(), b"anew!")
         self._change_map(3, serving=True, complete=True)
         self.assertEqual(b"anew!", self._content())

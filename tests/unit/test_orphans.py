@@ -18,6 +18,7 @@ from sheepstack.store import ObjectStore
 from sheepstack.store.errors import NoSpace
 from sheepstack.wire.peer import PeerOp, make_stamp
 from sheepstack.wire.results import Result
+from tests.unit.client_end import ClientEnd
 from tests.unit.leased_state import LeasedState
 from tests.unit.store_case import StoreTestCase
 
@@ -107,22 +108,6 @@ class _Node(LeasedState):
         return bytes(self.store.read(oid, 0, SIZE)) if self.store.exists(oid) else None
 
 
-class _Client:
-    """What the object service passes as the end of a client's write."""
-
-    def __init__(self):
-        self.gone = False
-        self.results = []
-        self.told = threading.Event()
-
-    def is_pointless(self):
-        return self.gone
-
-    def __call__(self, result, batch):
-        self.results.append(result)
-        self.told.set()
-
-
 class _TwoNodes(StoreTestCase):
     def setUp(self):
         super().setUp()
@@ -160,7 +145,7 @@ class Abandoned(_TwoNodes):
         self.lost, self.other = self.nodes
 
     def _write(self, node, data, kind=PeerOp.WRITE, oid=OIDS[0], offset=0):
-        client = _Client()
+        client = ClientEnd()
         size = 0 if kind == PeerOp.WRITE else SIZE
         node.gateway.write(kind, oid, offset, data, size, CopyPolicy(2), client, entry=_ENTRY)
         return client
