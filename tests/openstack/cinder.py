@@ -151,6 +151,11 @@ class Cinder:
 
         try:
             self._wait_services(block_storage, {("cinder-volume", host) for host in daemons})
+            # They report before the queue of their cluster is there, and what is sent to none
+            # is lost.
+            wait_until(lambda: all("post RPC initialization completed" in daemon.log_text()
+                                   for daemon in daemons.values()),
+                       START_TIMEOUT, "both to take requests")
             have_all("enable")
             yield list(daemons.values())
         finally:
