@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 
+from sheepstack.sheep.reminder import Reminder
 from sheepstack.sheep.view import is_still_served
 
 log = logging.getLogger(__name__)
@@ -18,8 +19,6 @@ log = logging.getLogger(__name__)
 _MOST = 64
 _MOST_BYTES = 16 << 20
 _LARGEST = 4 << 20
-#: So often at most the operator is told that clients still wait.
-_TELL_SECONDS = 20.0
 _LOOK_SECONDS = 0.05
 
 
@@ -36,7 +35,7 @@ class Orphans:
         """Wait until none is left here, and none of our own writes of before is still to be
         sent again.  False: the map has changed, or the daemon stops."""
         rolls = _Rolls()
-        told = time.monotonic()
+        reminder = Reminder(time.monotonic())
         while True:
             orphans, owed = self._replica.orphans(), self._gateway.owed(view.revision)
             if not orphans and not owed:
@@ -53,8 +52,7 @@ class Orphans:
                     break
             if self._is_over(view):
                 return False
-            if time.monotonic() - told > _TELL_SECONDS:
-                told = time.monotonic()
+            if reminder.is_due(time.monotonic()):
                 _complain(view, orphans, owed)
             self._replica.wait_change(_LOOK_SECONDS)
 

@@ -26,6 +26,7 @@ from sheepstack.coordination.errors import CoordinationError
 from sheepstack.placement.ring import RING_SIZE, changed_arcs, merged
 from sheepstack.redundancy.erasure import TRAILER_SIZE, Trailer
 from sheepstack.sheep.pace import Pace
+from sheepstack.sheep.reminder import Reminder
 from sheepstack.sheep.replica import strip_trailer
 from sheepstack.sheep.strip_recovery import StripRecovery
 from sheepstack.sheep.vdi_table import UnknownVdi, entry_of
@@ -49,8 +50,6 @@ WHOLE_RING = [(0, RING_SIZE)]
 _LANES = 4
 _STRIPES = 64
 _RETRY_SECONDS = 0.5
-#: So often at most the operator is told that recovery does not get on.
-_TELL_SECONDS = 20.0
 #: So often at most room is looked for.
 _TIDY_SECONDS = 1.0
 _BATCH = 512
@@ -383,8 +382,7 @@ class Recovery:
             if found is None:
                 absent.add(oid)
             if found is not False:
-                self._lost.discard(oid)
-                self._no_room.discard(oid)
+                self._found(oid)
             return found is not False
         if oid in holders and self._fetch_listed(view, oid, holders[oid]):
             return True
@@ -393,8 +391,7 @@ class Recovery:
         current = [node for node, state in states.items() if state[0] is not None]
         if view.index in current:
             # A write, or the keeper of the strips, has brought it here meanwhile.
-            self._lost.discard(oid)
-            self._no_room.discard(oid)
+            self._found(oid)
             return True
         policy = self._table.policy_if_known(oid) or self._policy_of_inode(view, oid, current)
         if policy and view.index not in view.ring.holders_of(oid, policy):
@@ -510,9 +507,13 @@ class Recovery:
             if prepared is not None and not waiter.used:
                 self._store.forsake(prepared)
         waiter.wait()
+        self._found(oid)
+        return True
+
+    def _found(self, oid):
+        """It is known what became of an object that was looked for, and nothing is lacking."""
         self._lost.discard(oid)
         self._no_room.discard(oid)
-        return True
 
     def _install(self, view, oid, put, retirements=None, unsettled=()):
         if not self._replica.install(oid, view.revision, put, retirements, unsettled):
@@ -647,7 +648,7 @@ class Recovery:
 
     def _bring_all(self, view, arcs):
         """Fetch what others have in ``arcs``, and what is owed, until all is here."""
-        told = time.monotonic()
+        reminder = Reminder(time.monotonic())
         while True:
             missing = self._missing(view, arcs) if arcs else []
             missing += sorted(set(self._owed()).difference(missing))
@@ -655,8 +656,7 @@ class Recovery:
             failed = self._fetch_all(view, missing)
             if not failed:
                 return
-            if time.monotonic() - told > _TELL_SECONDS:
-                told = time.monotonic()
+            if reminder.is_due(time.monotonic()):
                 log.warning("recovery at epoch %d: %d objects do not come, among them %016x",
                             view.epoch, len(failed), failed[0])
             self._state.wait_view(view.revision, _RETRY_SECONDS)

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 
+from sheepstack.sheep.reminder import Reminder
 from sheepstack.store.errors import StoreError
 from sheepstack.wire.peer import PeerOp, make_stamp
 from sheepstack.wire.results import Result
@@ -17,8 +18,6 @@ _REPEAT_SECONDS = 0.1
 _MOST_ROUNDS = 5
 _UNPARK_SECONDS = 0.05
 _REST_SECONDS = 0.5
-#: So often at most the operator is told of a write that does not come to its end.
-_TELL_SECONDS = 20.0
 
 
 class Settler:
@@ -29,7 +28,7 @@ class Settler:
         self._replica = replica
         self._gateway = gateway
         self._missed = False
-        self._oldest = None, 0.0
+        self._oldest = self._reminder = None
 
     def start(self):
         for duty in (self._tell, self._try_again, self._rest):
@@ -85,9 +84,7 @@ class Settler:
     def _look_at_oldest(self, now):
         """What others have of our writes is not read there before those before it are done."""
         oldest = self._gateway.oldest()
-        known, since = self._oldest
-        if oldest is not known:
-            self._oldest = oldest, now
-        elif oldest is not None and now - since > _TELL_SECONDS:
+        if oldest is not self._oldest:
+            self._oldest, self._reminder = oldest, Reminder(now)
+        elif oldest is not None and self._reminder.is_due(now):
             log.warning("a write does not come to its end, and is tried again: %s", oldest)
-            self._oldest = oldest, now
