@@ -18,6 +18,8 @@ from tests.functional.harness import HOST, free_port, start, wait_until
 
 START_TIMEOUT = 60
 
+_ETC = pathlib.Path(__file__).resolve().parents[2] / "etc" / "sheepstack"
+
 #: Every middleware of Swift, in the order of its sample configuration.
 FULL_PIPELINE = (
     "catch_errors gatekeeper healthcheck proxy-logging cache domain_remap listing_formats "
@@ -147,6 +149,24 @@ class ObjectApi:
             "filters": "\n".join(
                 "[filter:%s]\nuse = egg:swift#%s" % (name, name.replace("-", "_"))
                 for name in _PLAIN_FILTERS)})
+
+    def take_sample(self, name, sheep, memcached, *changes):
+        """Configure it as ``etc/sheepstack/<name>`` says, with what must be other here and
+        ``changes``, pairs of texts; each text must be in the sample."""
+        sample = (_ETC / name).read_text()
+        for old, new in (
+                ("bind_port = 8080", "bind_port = %d" % self.port),
+                ("workers = 2", "workers = 1"),
+                ("user = swift\n", "user = %s\n" % getpass.getuser()),
+                ("swift_dir = /etc/swift", "swift_dir = %s" % self.directory),
+                ("192.0.2.11:7000,192.0.2.12:7000,192.0.2.13:7000", ",".join(sheep)),
+                ("#state_dir = /var/lib/sheep-swift", "state_dir = %s/state" % self.directory),
+                ("127.0.0.1:11211", "127.0.0.1:%d" % memcached.port), *changes):
+            assert old in sample, old
+            # The user of the process, not the one that authtoken logs in as.
+            sample = sample.replace(old, new, 1 if old.startswith("user = ") else -1)
+        self.config.write_text(sample)
+        (self.directory / "swift.conf").write_text((_ETC / "swift.conf.sample").read_text())
 
     def start(self):
         with self.log.open("ab") as log:

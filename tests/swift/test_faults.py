@@ -186,12 +186,16 @@ def test_the_database_is_restarted_in_the_middle_of_many_puts(
     finish(api, traffic, sheep)
 
 
+def _url(request, tmp_path, database, name):
+    """Of a new database that several processes may share."""
+    if database == "sqlite":
+        return "sqlite:///%s/shared/objects.db" % tmp_path
+    return request.getfixturevalue(database).database(name)
+
+
 @pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"])
 def test_two_processes_race_on_the_same_names(make_api, sheep, request, tmp_path, database):
-    if database == "sqlite":
-        url = "sqlite:///%s/shared/objects.db" % tmp_path
-    else:
-        url = request.getfixturevalue(database).database("race")
+    url = _url(request, tmp_path, database, "race")
     options = ["connection = " + url, "sweep_interval = 0.5", "grace = 0"]
     apis = [make_api(sheep.addresses, options=options, pipeline=USUAL_PIPELINE)
             for _ in range(2)]
@@ -249,10 +253,7 @@ def test_two_processes_race_on_the_same_names(make_api, sheep, request, tmp_path
 @pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"])
 def test_of_writes_that_race_the_newest_is_left(sheep, memcached, request, tmp_path, database):
     """The one with the newest timestamp; clients' own are let in for once."""
-    if database == "sqlite":
-        url = "sqlite:///%s/shared/objects.db" % tmp_path
-    else:
-        url = request.getfixturevalue(database).database("newest")
+    url = _url(request, tmp_path, database, "newest")
     apis = [ObjectApi(tmp_path / name, sheep.addresses, memcached, pipeline=USUAL_PIPELINE,
                       options=["connection = " + url]) for name in ("one", "other")]
     try:

@@ -1,15 +1,10 @@
 """The sample pipeline for Keystone, as it stands in etc/, with Keystone."""
 
-import getpass
-import pathlib
-
 import pytest
 import requests
 
 from tests.swift.keystone import PASSWORD, Keystone
 from tests.swift.service import ObjectApi
-
-_ETC = pathlib.Path(__file__).resolve().parents[2] / "etc" / "sheepstack"
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +18,10 @@ def keystone(tmp_path_factory):
 def api(keystone, sheep, memcached, tmp_path):
     keystone.add_user("swift", "service", "admin", "service")
     api = ObjectApi(tmp_path / "api", sheep.addresses, memcached)
-    sample = (_ETC / "swift-proxy-keystone.conf.sample").read_text()
-    for old, new in (
-            ("bind_port = 8080", "bind_port = %d" % api.port), ("workers = 2", "workers = 1"),
-            ("user = swift\n", "user = %s\n" % getpass.getuser()),
-            ("swift_dir = /etc/swift", "swift_dir = %s" % api.directory),
-            ("192.0.2.11:7000,192.0.2.12:7000,192.0.2.13:7000", ",".join(sheep.addresses)),
-            ("#state_dir = /var/lib/sheep-swift", "state_dir = %s/state" % api.directory),
-            ("127.0.0.1:11211", "127.0.0.1:%d" % memcached.port),
-            ("http://192.0.2.30:5000/v3", keystone.url),
-            ("http://192.0.2.30:5000", keystone.url.removesuffix("/v3")),
-            ("CHANGE_ME", PASSWORD)):
-        assert old in sample, old
-        # The user of the process, not the one that authtoken logs in as.
-        sample = sample.replace(old, new, 1 if old.startswith("user = ") else -1)
-    api.config.write_text(sample)
-    (api.directory / "swift.conf").write_text((_ETC / "swift.conf.sample").read_text())
+    api.take_sample(
+        "swift-proxy-keystone.conf.sample", sheep.addresses, memcached,
+        ("http://192.0.2.30:5000/v3", keystone.url),
+        ("http://192.0.2.30:5000", keystone.url.removesuffix("/v3")), ("CHANGE_ME", PASSWORD))
     yield api.start()
     api.stop()
 

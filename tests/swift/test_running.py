@@ -1,7 +1,5 @@
 """Running the API: the command, what it tells of itself, and what its processes share."""
 
-import getpass
-import pathlib
 import re
 import signal
 import subprocess
@@ -14,7 +12,6 @@ from tests.functional.harness import HOST, SheepCluster, free_port, start, wait_
 from tests.functional.zookeeper_server import ZooKeeperServer
 from tests.swift.service import START_TIMEOUT, USUAL_PIPELINE, Account, Memcached, ObjectApi
 
-_ETC = pathlib.Path(__file__).resolve().parents[2] / "etc" / "sheepstack"
 _STATUS = USUAL_PIPELINE.replace("healthcheck", "healthcheck status")
 _COMMAND = [sys.executable, "-m", "swift_middleware.cmd.main"]
 
@@ -68,18 +65,8 @@ def test_serve_needs_no_configuration(sheep, tmp_path):
 
 def test_the_sample_with_its_users_in_it_is_served(sheep, memcached, tmp_path):
     api = ObjectApi(tmp_path / "api", sheep.addresses, memcached)
-    sample = (_ETC / "swift-proxy-tempauth.conf.sample").read_text()
-    for old, new in (
-            ("bind_port = 8080", "bind_port = %d" % api.port), ("workers = 2", "workers = 1"),
-            ("user = swift\n", "user = %s\n" % getpass.getuser()),
-            ("swift_dir = /etc/swift", "swift_dir = %s" % api.directory),
-            ("192.0.2.11:7000,192.0.2.12:7000,192.0.2.13:7000", ",".join(sheep.addresses)),
-            ("#state_dir = /var/lib/sheep-swift", "state_dir = %s/state" % api.directory),
-            ("127.0.0.1:11211", "127.0.0.1:%d" % memcached.port), ("CHANGE_ME", "changed")):
-        assert old in sample, old
-        sample = sample.replace(old, new)
-    api.config.write_text(sample)
-    (api.directory / "swift.conf").write_text((_ETC / "swift.conf.sample").read_text())
+    api.take_sample("swift-proxy-tempauth.conf.sample", sheep.addresses, memcached,
+                    ("CHANGE_ME", "changed"))
     api.start()
     try:
         account = Account(api.url, "admin:admin", "changed")
