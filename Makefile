@@ -18,14 +18,16 @@ SOURCES := $(wildcard sheepstack cinder_driver glance_store_driver swift_middlew
 # mke2fs, tgtd and their like stand where only root's path leads.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help venv test-venv demo test unit functional openstack tempest swift swift-venv \
-	conformance bench-object thrash bench bench-openstack lint docs clean
+.PHONY: help venv test-venv demo test unit functional services openstack openstack-venv tempest \
+	swift swift-venv conformance bench-object thrash bench bench-openstack lint docs clean
+ifndef TOGETHER
 .NOTPARALLEL:
+endif
 
 help:
 	@echo "make demo         a cluster of three sheep that outlives one of them, in a minute"
 	@echo "make demo KEEP=1  the same, and leaves the cluster running for you to try"
-	@echo "make test         all tests: unit, functional, openstack, then swift"
+	@echo "make test         all tests: unit, functional, then openstack and swift side by side"
 	@echo "make unit         the unit tests alone      (ARGS='regex' picks some)"
 	@echo "make functional   the functional tests alone (ARGS='-k word' picks some)"
 	@echo "make openstack    the tests on real OpenStack services alone (ARGS='-k word' picks some)"
@@ -54,7 +56,7 @@ test-venv:
 demo: venv
 	@$(PY) demo/demo.py $(if $(KEEP),--keep)
 
-test: unit functional openstack swift
+test: unit functional services
 
 unit: test-venv
 	@PYTHON=$(PY) $(VENV)/bin/stestr run $(ARGS)
@@ -63,9 +65,16 @@ functional: test-venv
 	@PYTHON=$(PYTHON) tools/packages.sh test
 	@$(PY) -m pytest tests/functional $(ARGS)
 
-openstack:
+# These tests wait more than they work: side by side both take little longer than one.  What
+# each of them says is shown at its end.
+services: openstack-venv swift-venv
+	@$(MAKE) --no-print-directory -j2 --output-sync=target TOGETHER=yes openstack swift
+
+openstack-venv:
 	@PYTHON=$(PYTHON) tools/packages.sh openstack
 	@PYTHON=$(PYTHON) tools/venv.sh $(OPENSTACK_VENV) openstack
+
+openstack: openstack-venv
 	@$(OPENSTACK_VENV)/bin/python -m pytest tests/openstack $(ARGS)
 
 swift-venv:
