@@ -25,6 +25,16 @@ def offload(function, *args):
     return function(*args)
 
 
+def pause():
+    """Let the others have their turn, in the middle of something that takes the processor long.
+
+    What reads from a socket, or writes to one, does not wait where the other side is fast enough,
+    and then does not let anybody else in either.
+    """
+    if _helper is not None:
+        _helper.pause()
+
+
 def client_timeout(seconds, kind):
     """A context that raises ``kind`` where a client lets us wait so long.
 

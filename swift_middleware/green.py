@@ -1,8 +1,13 @@
 """Blocking where threads are eventlet's; see :mod:`swift_middleware.concurrency`."""
 
+import eventlet
 import eventlet.tpool
 
 offload = eventlet.tpool.execute
+
+
+def pause():
+    eventlet.sleep(0)
 
 
 def client_timeout(seconds, kind):

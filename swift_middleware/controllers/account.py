@@ -1,7 +1,5 @@
 """Accounts."""
 
-import json
-
 from swift.common import constraints
 from swift.common.request_helpers import (
     constrain_req_limit, get_param, validate_params)
@@ -13,6 +11,7 @@ from swift.proxy.controllers import account as proxy
 
 from swift_middleware import headers as kept
 from swift_middleware import listing
+from swift_middleware.controllers import page
 from swift_middleware.controllers.errors import answers_503, retried
 from swift_middleware.controllers.methods import CachedMethods
 from swift_middleware.database import ledger, queries
@@ -42,7 +41,7 @@ class AccountController(CachedMethods, proxy.AccountController):
         if req.method == "HEAD":
             resp = HTTPNoContent(request=req, headers=answer)
         else:
-            body = json.dumps([_listed(entry) for entry in entries]).encode("ascii")
+            body = page.of_entries(entries, _listed)
             resp = HTTPOk(request=req, headers=answer, body=body)
         resp.content_type = "application/json"
         resp.charset = "utf-8"

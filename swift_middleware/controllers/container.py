@@ -15,7 +15,7 @@ from swift.proxy.controllers.base import clear_info_cache
 
 from swift_middleware import headers as kept
 from swift_middleware import listing
-from swift_middleware.controllers import account
+from swift_middleware.controllers import account, page
 from swift_middleware.controllers.errors import answers_503, retried
 from swift_middleware.controllers.methods import CachedMethods
 from swift_middleware.database import ledger, queries
@@ -55,7 +55,7 @@ class ContainerController(CachedMethods, proxy.ContainerController):
             resp.content_type = "application/json"
         else:
             answer["X-Backend-Record-Type"] = "object"
-            body = json.dumps([_listed(entry) for entry in entries]).encode("ascii")
+            body = page.of_entries(entries, _listed)
             resp = Response(request=req, headers=answer, body=body, charset="utf-8",
                             content_type="application/json")
         resp.last_modified = Timestamp(row["put_timestamp"])

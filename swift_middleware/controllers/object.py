@@ -24,6 +24,9 @@ from swift_middleware.database.schema import MAX_OBJECT_NAME
 
 _TRIES = 10
 
+#: Bytes after which the requests of others have their turn.
+_TURN = 1 << 20
+
 
 class ObjectController(CachedMethods, proxy.BaseObjectController):
 
@@ -122,6 +125,7 @@ class ObjectController(CachedMethods, proxy.BaseObjectController):
     def _receive(self, req, data_source, upload):
         """Raises HTTPException where what comes is not what was announced."""
         length = req.message_length()
+        turn = _TURN
         try:
             while True:
                 with concurrency.client_timeout(self.app.client_timeout, ChunkReadTimeout):
@@ -131,6 +135,9 @@ class ObjectController(CachedMethods, proxy.BaseObjectController):
                 if upload.size + len(chunk) > constraints.MAX_FILE_SIZE:
                     raise HTTPRequestEntityTooLarge(request=req)
                 upload.write(chunk)
+                if upload.size >= turn:
+                    turn = upload.size + _TURN
+                    concurrency.pause()
         except ChunkReadTimeout:
             self.logger.increment("object.client_timeouts")
             raise HTTPRequestTimeout(request=req) from None

@@ -27,6 +27,11 @@ _SHORT_WAIT = 2
 #: Copying what was written into the database's file waits for the disk twice.
 _CHECKPOINT_PAGES = 8192
 
+#: Rows from SQLite after which other requests have their turn, and how many of them a statement
+#: is worth.
+_TURN = 1000
+_STATEMENT = 10
+
 _MIGRATIONS = os.path.join(os.path.dirname(__file__), "migrations")
 
 
@@ -172,7 +177,13 @@ class Lookup:
         if connection.dialect.name != "sqlite":
             return connection.execute(self._query, parameters).all()
         try:
-            return self._ask_sqlite(connection, parameters).fetchall()
+            cursor = self._ask_sqlite(connection, parameters)
+            found = cursor.fetchmany(_TURN)
+            _take_turns(connection, len(found) + _STATEMENT)
+            while len(found) % _TURN == 0 and (more := cursor.fetchmany(_TURN)):
+                found += more
+                _take_turns(connection, len(more))
+            return found
         except sqlite3.Error as error:
             raise Unavailable(error) from None
 
@@ -188,6 +199,15 @@ class Lookup:
         values = {**values, **parameters}
         return connection.connection.dbapi_connection.execute(
             text, [values[name] for name in names])
+
+
+def _take_turns(connection, rows):
+    """So many rows more were read: it is done in the thread of all requests."""
+    taken = connection.info.get("taken", 0) + rows
+    if taken >= _TURN:
+        concurrency.pause()
+        taken = 0
+    connection.info["taken"] = taken
 
 
 def _begin_to_write(connection):

@@ -6,6 +6,7 @@ that dies are found.
 
 import threading
 
+from swift_middleware import concurrency
 from swift_middleware.database import ledger
 from swift_middleware.database.schema import extent, volume
 from swift_middleware.storage.volumes import BULK, SLOT_SHIFT, SLOT_SIZE, SLOTS, check_owned
@@ -173,6 +174,8 @@ def read(vdi, parts, budget):
             finally:
                 budget.give_back(length)
             yield data
+            # Neither the page cache nor a fast client has made us wait.
+            concurrency.pause()
     finally:
         for length, _ in ahead:
             budget.give_back(length)

@@ -11,7 +11,7 @@ from swift_middleware.database import changes, engine, ledger
 from swift_middleware.storage import bulk, rows
 from swift_middleware.storage.log import Committer, Log
 from swift_middleware.storage.memory import Budget, Buffers, NoRoom
-from swift_middleware.storage.volumes import SLOT_SIZE, Fenced, Volumes
+from swift_middleware.storage.volumes import SLOT_SHIFT, SLOT_SIZE, Fenced, Volumes
 
 log = logging.getLogger(__name__)
 
@@ -156,8 +156,11 @@ class Store:
 
     def find(self, row):
         """The open VDI with a large object's bytes.  Raises SheepError."""
-        for offset, length in bulk.pieces(ledger.extents_of(row), 0, row["size"]):
-            vdi = self.volumes.vdi_with(row["data_volume"], offset, length)
+        left = row["size"]
+        for slot, count in ledger.extents_of(row):
+            length = min(left, count << SLOT_SHIFT)
+            vdi = self.volumes.vdi_with(row["data_volume"], slot << SLOT_SHIFT, length)
+            left -= length
         return vdi
 
 
