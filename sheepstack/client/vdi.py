@@ -547,6 +547,32 @@ class Vdi:
                     log.warning("object %x of VDI '%s' is left over: result 0x%x", index,
                                 self.name, call.status)
 
+    def unnamed(self, offset: int, length: int) -> list:
+        """Offsets of the objects in the range that are there and that the map does not name: what
+        a thorough :meth:`discard` gives back beyond a plain one.
+
+        Each part of the range that the map does not name is asked for.
+        """
+        length = self._clip(offset, length)
+        if not length:
+            return []
+        first, last = offset >> self._shift, (offset + length - 1) >> self._shift
+        inode = self._inode
+        inode.load(first, last)
+        holes = [index for index in range(first, last + 1) if not inode.entry(index)]
+        found = []
+        for start in range(0, len(holes), _REMOVE_WINDOW):
+            asked = holes[start:start + _REMOVE_WINDOW]
+            calls = [ReadCall((inode.vid << VDI_SPACE_SHIFT) | index, 0, 1,
+                              flags=self._channel.flags) for index in asked]
+            inode.perform(calls)
+            for index, call in zip(asked, calls):
+                if not call.status:
+                    found.append(index << self._shift)
+                elif call.status != Result.NO_OBJ:
+                    raise self._error(call.status, "look for a part")
+        return found
+
     def write_zeroes(self, offset: int, length: int) -> None:
         """Make the range read as zeros, and give back whole objects."""
         self._check_write(offset, length)

@@ -116,10 +116,13 @@ def test_a_thorough_discard_takes_what_no_map_names(cluster, disks):
         sweeper.pwrite(OBJECT, b"named")
         sweeper.discard(0, 2 * OBJECT)
         assert cluster.object_files(left)
+        sweeper.pwrite(OBJECT, b"named")
+        assert sweeper.unnamed(0, 3 * OBJECT) == sweeper.unnamed(100, 1) == [0]
+        assert sweeper.unnamed(OBJECT, sweeper.size) == []
 
         def taken():
             sweeper.discard(0, 2 * OBJECT, thorough=True)
-            return not cluster.object_files(left)
+            return not cluster.object_files(left) and not sweeper.unnamed(0, OBJECT)
 
         # Zeros are left as long as a new cluster does not know yet that it is complete.
         wait_until(taken, 30, "what is left over to be taken")
