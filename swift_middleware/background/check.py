@@ -14,15 +14,18 @@ _ROWS_AT_ONCE = 1000
 
 
 class Findings(NamedTuple):
-    """``leaked``: (volume id, slot) that nothing in the database needs.  ``missing``: that
+    """``leaked``: (volume id, slot) that nothing in the database needs, whether the volume's map
+    names it or not.  ``missing``: that
     something needs, and that is not there.  ``miscounted``: ids of containers.  ``mistaken``:
-    (volume id, slot) of packs whose counts are wrong.  ``strangers``: names of VDIs."""
+    (volume id, slot) of packs whose counts are wrong.  ``strangers``: names of VDIs; ``empty``:
+    of those among them that have nothing, as one leaves behind who dies while he makes them."""
 
     leaked: list
     missing: list
     miscounted: list
     mistaken: list
     strangers: list
+    empty: list
 
     @property
     def is_clean(self) -> bool:
@@ -37,7 +40,8 @@ class Findings(NamedTuple):
                 ("slots are missing", self.missing),
                 ("containers have wrong counts", self.miscounted),
                 ("packs have wrong counts", self.mistaken),
-                ("VDIs are not in the database", self.strangers)):
+                ("VDIs are not in the database", self.strangers),
+                ("of them are empty", self.empty)):
             if found:
                 yield "%d %s: %s%s" % (len(found), what, ", ".join(map(str, found[:5])),
                                        ", ..." if len(found) > 5 else "")
@@ -53,22 +57,26 @@ def check(store) -> Findings:
 def _look(store):
     known = store.database.read(lambda connection: connection.execute(sa.select(volume)).all())
     names = {row.name for row in known}
-    strangers = [found.name for found in store.volumes.found() if found.name not in names]
+    strangers = [header for header in store.volumes.headers() if header.name not in names]
     # In this order: whatever is there at first was entered in the database before.
     there = {row.id: _used_slots(store, row) for row in known}
     needed, counted = store.database.read(_needed)
     packs, extents = store.database.read(_entered)
     logs = {row.id for row in known if row.kind == LOG}
+    ends = {row.id: row.next_slot for row in known}
     leaked, missing = [], []
     for ident, used in there.items():
         entered = {slot for found, slot in packs if found == ident} if ident in logs else \
             needed.get(ident, set()) | extents.get(ident, set())
-        leaked += [(ident, slot) for slot in sorted(used - entered)]
+        unnamed = _unnamed_slots(store, ident, ends[ident], entered)
+        leaked += [(ident, slot) for slot in sorted((used - entered).union(unnamed))]
     for ident, slots in needed.items():
         missing += [(ident, slot) for slot in sorted(slots - there.get(ident, set()))]
     mistaken = [key for key, counts in packs.items() if counts != counted.get(key, (0, 0))]
     mistaken += [key for key in counted if key not in packs]
-    return Findings(leaked, missing, store.database.read(_miscounted), mistaken, strangers)
+    return Findings(leaked, missing, store.database.read(_miscounted), mistaken,
+                    [header.name for header in strangers],
+                    [header.name for header in strangers if _is_empty(store, header)])
 
 
 def _used_slots(store, row):
@@ -79,6 +87,31 @@ def _used_slots(store, row):
         if is_data:
             used.update(range(offset >> SLOT_SHIFT, (offset + length) >> SLOT_SHIFT))
     return used
+
+
+def _unnamed_slots(store, ident, end, entered):
+    """Slots before ``end`` that are in sheep and neither in the map nor ``entered``."""
+    vdi = store.volumes.vdi(ident)
+    for first, count in _gaps(sorted(entered), end):
+        for offset in vdi.unnamed(first << SLOT_SHIFT, count << SLOT_SHIFT):
+            yield offset >> SLOT_SHIFT
+
+
+def _gaps(slots, end):
+    """(first, count) of the runs below ``end`` that have none of ``slots``, which are sorted."""
+    first = 0
+    for slot in (*slots, end):
+        if first < min(slot, end):
+            yield first, min(slot, end) - first
+        first = max(first, slot + 1)
+
+
+def _is_empty(store, header):
+    """Whether nobody has ever written to a VDI, nor is about to."""
+    if (header.create_time >> 32) + store.lease > time.time():
+        return False
+    with store.cluster.open_vdi(header.name, read_only=True) as vdi:
+        return not any(is_data for _, _, is_data in vdi.extents(0, vdi.size))
 
 
 def _needed(connection):
@@ -126,8 +159,10 @@ def _sums_of_container():
 
 
 def repair(store, findings):
-    """Have leaked slots given back by the sweeper, and count anew; nobody else should be making
-    changes."""
+    """Have leaked slots given back by the sweeper, delete volumes that were never one, and count
+    anew; nobody else should be making changes."""
+    for name in findings.empty:
+        store.cluster.delete_vdi(name)
     logs = {row.id for row in store.database.read(
         lambda connection: connection.execute(sa.select(volume)).all()) if row.kind == LOG}
     store.database.write(_repair, findings, logs, time.time())

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from swift.common.utils import Timestamp
 
 from swift_middleware.database import changes, ledger, queries
-from swift_middleware.database.schema import container, extent, pack, tombstone
+from swift_middleware.database.schema import container, extent, pack, stray, tombstone
 from swift_middleware.storage import record, rows
-from swift_middleware.storage.volumes import SLOT_SHIFT, SLOT_SIZE, release_dead
+from swift_middleware.storage.volumes import (
+    SEALED, SEALED_FOR_HIM, SLOT_SHIFT, SLOT_SIZE, release_dead)
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +25,13 @@ _PACKS_AT_ONCE = 64
 _COMPACTED_AT_ONCE = 8
 _TOMBSTONES_AT_ONCE = 1000
 
+#: Seconds for which at least one is expected back who was taken for dead.
+_STRAYS_AT_LEAST = 86400
+
 
 class Report(NamedTuple):
-    """``slots``: given back.  ``moved``: records.  ``forgotten``: tombstones, and containers
-    and accounts that were deleted."""
+    """``slots``: given back, also such as somebody wrote to who was taken for dead.  ``moved``:
+    records.  ``forgotten``: tombstones, and containers and accounts that were deleted."""
 
     slots: int = 0
     moved: int = 0
@@ -44,7 +48,8 @@ def sweep(store, options) -> Report:
     before = now - options.grace
     store.database.write(release_dead, now)
     return Report(
-        _free_extents(store, before) + _free_packs(store, before),
+        _free_extents(store, before) + _free_packs(store, before)
+        + _free_strays(store, now, options),
         _compact(store, before, now - options.reclaim_age / 2),
         _forget_tombstones(store, now - options.reclaim_age)
         + _forget_containers(store, now - options.reclaim_age))
@@ -80,7 +85,7 @@ def _forget_extents(connection, extents):
 
 def _free_packs(store, before):
     found = store.database.read(_packs, sa.and_(
-        pack.c.sealed == 1, pack.c.live == 0, pack.c.changed <= before), _PACKS_AT_ONCE)
+        pack.c.sealed.in_(SEALED), pack.c.live == 0, pack.c.changed <= before), _PACKS_AT_ONCE)
     for ident in sorted({row.volume for row in found}):
         store.volumes.vdi(ident).reload()
     for row in found:
@@ -95,8 +100,49 @@ def _packs(connection, which, limit):
 
 
 def _forget_pack(connection, row):
-    connection.execute(pack.delete().where(
+    done = connection.execute(pack.delete().where(
         pack.c.volume == row.volume, pack.c.slot == row.slot, pack.c.live == 0))
+    if done.rowcount and row.sealed == SEALED_FOR_HIM:
+        now = time.time()
+        connection.execute(stray.insert().values(
+            volume=row.volume, slot=row.slot, count=1, since=now, due=now))
+
+
+def _free_strays(store, now, options):
+    """Give back once more what one may have written to who is not dead; the slots where he has.
+
+    No slot is ever used twice, so nobody else can be meant.  The longer nothing comes, the less
+    often it is looked for.
+    """
+    found = store.database.read(_due_strays, now)
+    for ident in sorted({row.volume for row in found}):
+        store.volumes.vdi(ident).reload()
+    slots = 0
+    for row in found:
+        vdi = store.volumes.vdi(row.volume)
+        offset, length = row.slot << SLOT_SHIFT, row.count << SLOT_SHIFT
+        slots += sum(size for _, size, is_data in vdi.extents(offset, length)
+                     if is_data) >> SLOT_SHIFT
+        vdi.discard(offset, length, thorough=True)
+    if slots:
+        log.warning("somebody who was taken for dead has written to %d slots since", slots)
+    store.database.write(_look_later, found, now, options)
+    return slots
+
+
+def _due_strays(connection, now):
+    return connection.execute(sa.select(stray).where(
+        stray.c.due <= now).order_by(stray.c.due).limit(_EXTENTS_AT_ONCE)).all()
+
+
+def _look_later(connection, strays, now, options):
+    for row in strays:
+        same = sa.and_(stray.c.volume == row.volume, stray.c.slot == row.slot)
+        if now - row.since > max(options.reclaim_age, _STRAYS_AT_LEAST):
+            connection.execute(stray.delete().where(same))
+        else:
+            connection.execute(stray.update().where(same).values(
+                due=now + max(options.lease, now - row.since)))
 
 
 # -- compaction
@@ -107,8 +153,8 @@ def _compact(store, before, old):
     # What is dead for long goes, so that no record outlives the tombstone that hides it.
     stale = sa.and_(pack.c.dead > 0, pack.c.changed <= old)
     found = store.database.read(_packs, sa.and_(
-        pack.c.sealed == 1, pack.c.live > 0, pack.c.changed <= before, sa.or_(sparse, stale)),
-        _COMPACTED_AT_ONCE)
+        pack.c.sealed.in_(SEALED), pack.c.live > 0, pack.c.changed <= before,
+        sa.or_(sparse, stale)), _COMPACTED_AT_ONCE)
     return sum(_compact_pack(store, row.volume, row.slot) for row in found)
 
 

@@ -339,7 +339,7 @@ class Work:
 
         self._many(
             pack.update().where(pack.c.volume == sa.bindparam("v"),
-                                pack.c.slot == sa.bindparam("s")).values(
+                                pack.c.slot == sa.bindparam("s"), pack.c.sealed == 0).values(
                 sealed=1, changed=sa.bindparam("t")), self._sealed)
 
     def _many(self, statement, parameters):

@@ -113,7 +113,8 @@ volume = Table(
     Column("next_slot", Integer, nullable=False),
     mysql_engine="InnoDB")
 
-#: A slot of a log volume that has records.  ``live``: rows that need it; ``live_bytes``: what
+#: A slot of a log volume that has records.  ``sealed``: 0 while more are written to it, 1 then; 2
+#: where its writer was taken for dead before.  ``live``: rows that need it; ``live_bytes``: what
 #: they need of it; ``dead``: records that nobody needs any more.
 pack = Table(
     "pack", metadata,
@@ -136,6 +137,18 @@ extent = Table(
     Column("count", Integer, nullable=False),
     Column("freed", Float(53)),
     Index("extent_freed", "freed"),
+    sqlite_with_rowid=False, mysql_engine="InnoDB")
+
+#: Slots whose writer was taken for dead.  He may live after all and write to them once more when
+#: they were given back already; so that is done again, at ``due``, until long after ``since``.
+stray = Table(
+    "stray", metadata,
+    Column("volume", Integer, primary_key=True, autoincrement=False),
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("count", Integer, nullable=False),
+    Column("since", Float(53), nullable=False),
+    Column("due", Float(53), nullable=False),
+    Index("stray_due", "due"),
     sqlite_with_rowid=False, mysql_engine="InnoDB")
 
 #: Who does what only one process should do at a time.

@@ -46,7 +46,7 @@ class Store:
         self.inline_max = options.inline_max
         self.committer = Committer(
             self.database, self.volumes, options.database_patience, self._on_fenced)
-        self._lease = options.lease
+        self.lease = options.lease
         self._copies_of = copies_of
         self._lock = threading.Lock()
         self._logs = {}
@@ -55,7 +55,7 @@ class Store:
         threading.Thread(target=self._keep_alive, daemon=True, name="swift-lease").start()
 
     def _keep_alive(self):
-        while not self.closed.wait(self._lease / 4):
+        while not self.closed.wait(self.lease / 4):
             try:
                 self.volumes.renew()
             except Exception as error:

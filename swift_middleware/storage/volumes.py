@@ -15,7 +15,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from sheepstack.client import NoSuchAttribute
-from swift_middleware.database.schema import extent, pack, volume
+from swift_middleware.database.schema import extent, pack, stray, volume
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,9 @@ SLOT_SHIFT = 22
 SLOT_SIZE = 1 << SLOT_SHIFT
 SLOTS = 1 << 20
 LOG, BULK = "log", "bulk"
+
+#: How packs are sealed: by their writers, and in the place of one that seems to be dead.
+_SEALED, SEALED_FOR_HIM = SEALED = 1, 2
 
 _PREFIX = "swift-"
 _ATTRIBUTE = "swift"
@@ -119,17 +122,21 @@ class Volumes:
 
     def release(self):
         """Give all volumes back, for others to go on with."""
-        self._database.write(_release, volume.c.owner == self.owner, time.time())
+        self._database.write(_give_back, self.owner, time.time())
+
+    def headers(self):
+        """Of the VDIs that are volumes, or were to be."""
+        return (header for header in self.cluster.list_vdis()
+                if header.name.startswith(_PREFIX) and not header.is_snapshot)
 
     def found(self):
         """The :class:`Descriptor` of every volume that the cluster has, with id 0."""
-        for header in self.cluster.list_vdis():
-            if header.name.startswith(_PREFIX) and not header.is_snapshot:
-                try:
-                    yield _descriptor(self.cluster, header.name)
-                except NoSuchAttribute:
-                    # Its maker died before he could say what it is, or write to it.
-                    log.warning("VDI '%s' is no volume", header.name)
+        for header in self.headers():
+            try:
+                yield _descriptor(self.cluster, header.name)
+            except NoSuchAttribute:
+                # Its maker died before he could say what it is, or write to it.
+                log.warning("VDI '%s' is no volume", header.name)
 
 
 def _descriptor(cluster, name, ident=0):
@@ -163,20 +170,37 @@ def _renew(connection, owner, lease):
     connection.execute(volume.update().where(volume.c.owner == owner).values(lease=lease))
 
 
+def _give_back(connection, owner, now):
+    _release(connection, _held(connection, volume.c.owner == owner), now, _SEALED)
+
+
 def release_dead(connection, now):
-    """Take their volumes from processes that are dead."""
-    _release(connection, sa.and_(volume.c.owner != "", volume.c.lease < now), now)
+    """Take their volumes from processes that are dead, or seem to be.
 
-
-def _release(connection, which, now):
-    idents = connection.execute(
-        sa.select(volume.c.id).where(which).order_by(volume.c.id).with_for_update()
-    ).scalars().all()
+    What they were writing to is given back; and as one that was stopped, or cut off, may go
+    on with it at any later time, it is not forgotten then.
+    """
+    idents = _held(connection, sa.and_(volume.c.owner != "", volume.c.lease < now))
     if not idents:
         return
+    connection.execute(stray.insert().from_select(
+        ["volume", "slot", "count", "since", "due"],
+        sa.select(extent.c.volume, extent.c.slot, extent.c.count, sa.literal(now),
+                  sa.literal(now)).where(extent.c.volume.in_(idents), extent.c.freed.is_(None))))
+    _release(connection, idents, now, SEALED_FOR_HIM)
+
+
+def _held(connection, which) -> list:
+    """Ids of volumes that stay as they are until the transaction ends."""
+    return connection.execute(
+        sa.select(volume.c.id).where(which).order_by(volume.c.id).with_for_update()
+    ).scalars().all()
+
+
+def _release(connection, idents, now, sealed):
     connection.execute(volume.update().where(volume.c.id.in_(idents)).values(owner=""))
-    connection.execute(pack.update().where(pack.c.volume.in_(idents)).values(
-        sealed=1, changed=now))
+    connection.execute(pack.update().where(pack.c.volume.in_(idents), pack.c.sealed == 0).values(
+        sealed=sealed, changed=now))
     connection.execute(extent.update().where(
         extent.c.volume.in_(idents), extent.c.freed.is_(None)).values(freed=now))
 
