@@ -31,6 +31,10 @@ _BATCH_CHANGES = 256
 _LARGE = 512 << 10
 _LARGE_WRITES = 2
 
+#: Slots that are opened in one transaction at most: each time twice as many as the last time.  One
+#: is full after three objects of a MiB, and nothing is written while that is waited for.
+_LARGEST_LOT = 16
+
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 
@@ -178,7 +182,8 @@ class Log:
         self._queue = queue.Queue()
         self._volume = None
         self._pack = None
-        self._next_slot = 0
+        self._next_slot = self._opened_to = 0
+        self._lot = 1
         self._within = 0
         self._fenced = False
         self._under_way = collections.deque()
@@ -304,8 +309,13 @@ class Log:
         if self._volume is None or self._next_slot >= SLOTS:
             self._volume, self._next_slot = self._volumes.acquire(LOG, self._copies)
             self._pack = None
-        self._database.write(
-            _open_pack, self._volume.id, self._volumes.owner, self._next_slot, time.time())
+            self._opened_to = self._next_slot
+        if self._next_slot == self._opened_to:
+            count = min(self._lot, SLOTS - self._next_slot)
+            self._database.write(_open_packs, self._volume.id, self._volumes.owner,
+                                 self._next_slot, count, time.time())
+            self._opened_to += count
+            self._lot = min(2 * self._lot, _LARGEST_LOT)
         if self._pack is not None and self._pack.close():
             self._seal(self._pack)
         self._pack = _Pack(self._volume.id, self._next_slot)
@@ -341,11 +351,13 @@ class _Pack:
             return not self._writes
 
 
-def _open_pack(connection, ident, owner, slot, now):
+def _open_packs(connection, ident, owner, first, count, now):
     check_owned(connection, [ident], owner)
-    connection.execute(volume.update().where(volume.c.id == ident).values(next_slot=slot + 1))
-    connection.execute(pack.insert().values(
-        volume=ident, slot=slot, sealed=0, live=0, live_bytes=0, dead=0, changed=now))
+    connection.execute(volume.update().where(volume.c.id == ident).values(
+        next_slot=first + count))
+    connection.execute(pack.insert(), [
+        {"volume": ident, "slot": slot, "sealed": 0, "live": 0, "live_bytes": 0, "dead": 0,
+         "changed": now} for slot in range(first, first + count)])
 
 
 def _start(target, name):

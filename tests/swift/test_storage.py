@@ -1,7 +1,9 @@
 """Where the bytes are: packing, giving back, checking, and rebuilding the database."""
 
+import contextlib
 import hashlib
 import random
+import sqlite3
 import time
 
 import pytest
@@ -64,6 +66,40 @@ def test_small_objects_share_slots_and_all_is_given_back(make_api, lone):
                "the slots of the bulk volume to be given back")
     checked = api.run("check")
     assert "agree" in checked.stdout
+
+
+def test_slots_are_opened_ahead_and_those_never_used_are_forgotten(make_api, lone):
+    api = make_api(lone.addresses, options=EAGER, pipeline=USUAL_PIPELINE)
+    account = Account(api.url)
+    container = account.new_container()
+
+    def packs(which="1"):
+        with contextlib.closing(sqlite3.connect(api.directory / "state" / "objects.db")) as made:
+            return made.execute("SELECT count(*) FROM pack WHERE " + which).fetchone()[0]
+
+    data = {"%s/%d" % (container, number): random.Random(number).randbytes(MIB)
+            for number in range(20)}
+    for path, content in data.items():
+        account.made(path, data=content)
+    used = len(slots(lone))
+    assert used == packs("live > 0") == 7
+    # 1, 2 and 4 at a time.
+    assert packs() == 7
+    account.made(container + "/more", data=bytes(MIB))
+    account.made(container + "/most", data=bytes(MIB))
+    assert packs() == 15
+    api.kill()
+
+    def forgotten():
+        api.run("sweep")
+        return packs("live = 0") == 0
+    wait_until(forgotten, 60, "the slots that were opened in vain to be forgotten")
+    assert "agree" in api.run("check").stdout
+    api.start()
+    account = Account(api.url)
+    account.made(container + "/another", data=b"goes on")
+    for path, content in data.items():
+        assert account.ask("GET", path).content == content
 
 
 def test_the_database_is_rebuilt_from_the_cluster(make_api, lone):
