@@ -46,18 +46,19 @@ class Write:
     range of an orphaned write that this one ends.  ``only``: end with OLD_NODE_VER rather than
     try again at another revision than this one.  ``entry``: what the VDI table said when a
     client's write was admitted; where it says something else now, and no holder was asked yet,
-    the end is AGAIN.  ``first`` is the revision at which it was sent first, 0 before that;
-    ``stay`` the one of our stays in the map in which it began.  ``failures`` counts how often
-    no holder could take it, or we could not read what is to be written again.  ``results`` are
-    the answers to what was sent last, where it must be sent again.
+    the end is AGAIN.  ``early``: a removal that need not wait until the cluster is complete.
+    ``first`` is the revision at which it was sent first, 0 before that; ``stay`` the one of our
+    stays in the map in which it began.  ``failures`` counts how often no holder could take it,
+    or we could not read what is to be written again.  ``results`` are the answers to what was
+    sent last, where it must be sent again.
     """
 
     __slots__ = ("kind", "oid", "offset", "data", "size", "policy", "finish", "roll", "stamp",
-                 "stamps", "revision", "holders", "not_before", "only", "entry", "first", "stay",
-                 "failures", "results")
+                 "stamps", "revision", "holders", "not_before", "only", "entry", "early", "first",
+                 "stay", "failures", "results")
 
     def __init__(self, kind, oid, offset, data, size, policy, finish, roll=None, only=None,
-                 entry=None):
+                 entry=None, early=False):
         self.kind = kind
         self.oid = oid
         self.offset = offset
@@ -68,6 +69,7 @@ class Write:
         self.roll = roll
         self.only = only
         self.entry = entry
+        self.early = early
         self.stamp = 0
         self.stamps = []
         self.first = 0
@@ -153,12 +155,13 @@ class Gateway:
     # -- writes --------------------------------------------------------------------------
 
     def write(self, kind, oid, offset, data, size, policy, finish, batch=None, only=None,
-              entry=None):
+              entry=None, early=False):
         """Start a write; ``finish(result, batch)`` is called once, from any thread."""
         self._start(
-            Write(kind, oid, offset, data, size, policy, finish, None, only, entry), batch)
+            Write(kind, oid, offset, data, size, policy, finish, None, only, entry, early), batch)
 
-    def write_wait(self, kind, oid, offset, data, size, policy, only=None) -> Result:
+    def write_wait(self, kind, oid, offset, data, size, policy, only=None,
+                   early=False) -> Result:
         """A write from a worker thread: waits for its end."""
         done = threading.Event()
         box = []
@@ -167,7 +170,7 @@ class Gateway:
             box.append(result)
             done.set()
 
-        self.write(kind, oid, offset, data, size, policy, finish, only=only)
+        self.write(kind, oid, offset, data, size, policy, finish, only=only, early=early)
         done.wait()
         return box[0]
 
@@ -209,7 +212,7 @@ class Gateway:
         if abandoned:
             self._abandon(write, view, batch)
             return
-        if write.kind == _REMOVE and not view.complete:
+        if write.kind == _REMOVE and not view.complete and not write.early:
             # A copy that some node has yet to give up would bring the object back.
             if write.only is not None:
                 self._try_later(write)

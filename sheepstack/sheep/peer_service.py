@@ -261,6 +261,9 @@ class PeerService:
         return getattr(self, "_on_" + question["call"])(**{
             key: value for key, value in question.items() if key != "call"})
 
+    def _on_lacks_only_room(self, revision):
+        return self._recovery.lacks_only_room(revision)
+
     def _on_holding(self, oids, revision):
         return self._recovery.holding(oids)
 

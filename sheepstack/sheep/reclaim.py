@@ -5,6 +5,12 @@ that is not deleted has that VDI's id at its index.  Maps only ever come to name
 being copied from a parent, so whoever may use objects of a deleted VDI descends from it.
 A deleted VDI keeps its inode, and so its id, until none of its objects is in use: an id is
 never given out again while objects carry it.
+
+Objects are removed once every node holds all it should, or else a copy that some node has yet
+to give up would bring them back.  One thing is worse than that: nodes whose disks are too full
+for what they should hold are waited for, and wait for the space of what was deleted.  Where
+nothing but room is lacking the objects of deleted VDIs go before; their inodes stay until the
+cluster is complete, and by then whatever came back goes again.
 """
 
 import logging
@@ -21,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.2
 _PERIOD_SECONDS = 30.0
+#: So often all are asked whether they lack anything but room.
+_CRAMPED_SECONDS = 1.0
 _LANES = 4
 
 
@@ -45,14 +53,15 @@ class Reclaim:
             # Now and then without a call, too: a client's own write may have been the last
             # to need an object of a VDI that was deleted before.
             self._wanted.wait(_PERIOD_SECONDS)
-            if not self._state.may_reclaim():
-                self._state.stopping.wait(_GATHER_SECONDS)
-                continue
             # Deletions come in crowds; one pass serves them all.
-            self._state.stopping.wait(_GATHER_SECONDS)
+            self._state.stopping.wait(
+                _GATHER_SECONDS if self._state.view.complete else _CRAMPED_SECONDS)
+            if not self._state.may_reclaim():
+                continue
             self._wanted.clear()
             try:
-                self.go_through()
+                if not self.go_through():
+                    self._wanted.set()
             except Failure as failure:
                 log.info("reclaiming goes on later: result %s", failure.result)
                 self._wanted.set()
@@ -60,21 +69,24 @@ class Reclaim:
                 log.exception("reclaiming failed")
 
     def go_through(self):
-        """Reclaim what there is; raises Failure where that must go on later.
+        """Reclaim what there is; False where it is not the time to, and nothing was done.
 
-        All at one map, at which every node is complete: a removal waits for that, and a node
-        may be waiting for us who hold the lock of the service.
+        Raises Failure where it must go on later.  All at one map, at which every node is
+        complete or lacks nothing but room: a removal waits for that, and a node may be waiting
+        for us who hold the lock of the service.
         """
         view = self._state.view
-        if not view.complete:
-            return
+        early = not view.complete
+        if early and not all(self._state.call_all(
+                {"call": "lacks_only_room", "revision": view.revision})):
+            return False
         revision = view.revision
         with self._service.at(revision):
             catalogue = self._service.catalogue()
             self._service.leading()
             deleted = {inode.vdi_id: inode for inode in catalogue.deleted()}
             if not deleted:
-                return
+                return True
             used = self._used(catalogue, set(deleted))
         existing = {vid: set() for vid in deleted}
         for answer in self._state.call_all({"call": "objects", "vids": sorted(deleted)}):
@@ -83,9 +95,10 @@ class Reclaim:
         for vid, inode in deleted.items():
             garbage = [oid for oid in existing[vid]
                        if not (oids.is_data(oid) and oids.index_of(oid) in used[vid])]
-            self._remove_all(inode, garbage, revision)
-            if not used[vid] and len(garbage) == len(existing[vid]):
+            self._remove_all(inode, garbage, revision, early)
+            if not early and not used[vid] and len(garbage) == len(existing[vid]):
                 self._free(vid, revision)
+        return True
 
     def _used(self, catalogue, deleted):
         """{vid: indexes of its objects that some VDI uses}, for all ``deleted`` ones."""
@@ -98,14 +111,18 @@ class Reclaim:
                 used[vid].add(index)
         return used
 
-    def _remove_all(self, inode, garbage, revision):
+    def _remove_all(self, inode, garbage, revision, early):
         try:
             policy = entry_of(inode).policy
         except UnknownVdi:
             policy = self._state.view.map.copies
 
         def remove(oid):
-            result = self._gateway.write_wait(PeerOp.REMOVE, oid, 0, b"", 0, policy, revision)
+            if early and policy.has_strips(oid):
+                # Their keepers wait for all to be complete.
+                return
+            result = self._gateway.write_wait(
+                PeerOp.REMOVE, oid, 0, b"", 0, policy, revision, early)
             if result not in (Result.SUCCESS, Result.NO_OBJ):
                 raise Failure(result)
 

@@ -85,6 +85,8 @@ class Recovery:
         self.total = 0
         self.running = False
         self._no_room = set()
+        self._removed = set()
+        self._only_room_at = 0
         self._tidied = -_TIDY_SECONDS
         self._turn = threading.Lock()
         self._strips = StripRecovery(state, store, table, self._ask_all,
@@ -94,6 +96,7 @@ class Recovery:
         """The replica, which in turn asks us what is absent; ``requests`` counts what clients
         ask of this sheep, see :class:`sheepstack.sheep.stats.Stats`."""
         self._replica = replica
+        replica.on_removal = self.removed
         self._requests = requests
         self._strips.attach(replica)
 
@@ -118,6 +121,22 @@ class Recovery:
                 return False
             self._lost.add(oid)
             return True
+
+    def removed(self, oid, revision):
+        """The object is removed from all its holders at this revision: nobody is to look for it
+        any more.  The caller holds the replica's lock of the object."""
+        if self._complete:
+            return
+        with self._turn:
+            if self._state.view.revision == revision:
+                self._absent.add(oid)
+                self._removed.add(oid)
+                self._found(oid)
+
+    def lacks_only_room(self, revision) -> bool:
+        """True where at this revision all is here that should be, save for data that the disk
+        has no room for."""
+        return self._only_room_at == revision
 
     @property
     def is_complete(self) -> bool:
@@ -145,6 +164,7 @@ class Recovery:
             self._complete = False
             self.finished = self.total = 0
             self._absent = set()
+            self._removed = set()
             self._lost = set()
             self._holders = {}
 
@@ -242,7 +262,7 @@ class Recovery:
 
     def _drop_outdated(self, view):
         """Make room: what was set aside of an object tells nothing that a current copy, which
-        rests here by now, does not.
+        rests here by now, does not, and nothing at all where the object was removed.
 
         Without that a node that was away while much was written would need twice the space,
         and where it has not the cluster were never complete, and nothing given up anywhere.
@@ -257,7 +277,8 @@ class Recovery:
                     # What the next map sets aside is as of this revision.
                     if revision >= view.revision or self._state.view.revision != view.revision:
                         return
-                    if store.exists(oid) and not self._replica.is_busy(oid):
+                    if oid in self._removed or (
+                            store.exists(oid) and not self._replica.is_busy(oid)):
                         store.drop_stale(oid, revision)
 
     def has_no_room(self, oid) -> bool:
@@ -491,6 +512,9 @@ class Recovery:
                 return self._fetch(view, oid, source, None, 0)
 
         def put():
+            if oid in self._removed:
+                # While it was on its way.
+                return
             if same is not None:
                 self._store.promote(oid, same)
                 self._store.settle(oid, stamp)
@@ -639,6 +663,7 @@ class Recovery:
             if self._owed():
                 return False
             self._complete = True
+            self._only_room_at = view.revision
             self._lost = set()
             self._absent = set()
             return True
@@ -656,11 +681,15 @@ class Recovery:
             failed = self._fetch_all(view, missing)
             if not failed:
                 return
+            self._only_room_at = view.revision if all(map(self._is_too_much, failed)) else 0
             if reminder.is_due(time.monotonic()):
                 log.warning("recovery at epoch %d: %d objects do not come, among them %016x",
                             view.epoch, len(failed), failed[0])
             self._state.wait_view(view.revision, _RETRY_SECONDS)
             self._check(view)
+
+    def _is_too_much(self, oid):
+        return self.has_no_room(oid) and not oids.is_vdi(oid)
 
     def _check(self, view):
         if not is_still_served(self._state.view, view):

@@ -119,7 +119,8 @@ class Replica:
     """``known_absent(oid)`` says that an object missing here exists nowhere.
 
     ``on_damage(oid)`` is called where a write met a damaged block, ``on_failure(message)``
-    where the disk does not work any more.  ``page``: see
+    where the disk does not work any more, and ``on_removal(oid, revision)`` where an object is
+    removed, whether it is here or not.  ``page``: see
     :class:`~sheepstack.sheep.direct_page.NoPage`.
     """
 
@@ -142,6 +143,7 @@ class Replica:
         self.is_under_way = lambda counter: False
         self.on_damage = None
         self.on_failure = None
+        self.on_removal = _nobody
 
     # -- the map -------------------------------------------------------------------------
 
@@ -319,6 +321,7 @@ class Replica:
     def remove(self, oid, revision, stamp, done):
         """Remove the object; SUCCESS also where it is not here."""
         def apply(finish):
+            self.on_removal(oid, revision)
             if not self._store.exists(oid):
                 return Result.SUCCESS
             self._store.remove(oid, finish)
@@ -663,3 +666,7 @@ def _outcome(waiter) -> Result:
 
 def _raise(error):
     raise error
+
+
+def _nobody(oid, revision):
+    """Nobody wants to know."""

@@ -171,9 +171,9 @@ class ClusterState:
         return found
 
     def may_reclaim(self) -> bool:
-        """True on the leader of a cluster in which every node has all it should."""
+        """True on the leader of a cluster of which all is known."""
         view = self.view
-        return (view.open and view.complete and view.leader == view.index
+        return (view.open and not view.bereft and view.leader == view.index
                 and view.index >= 0 and self.lease_valid())
 
     # -- calls -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from sheepstack.wire import inode_layout as layout
 from sheepstack.wire import oid as oids
 from tests.functional.harness import wait_until
 from tests.functional.test_recovery import check, fill
-from tests.functional.workload import MIB, set_aside, wait_order
+from tests.functional.workload import MIB, set_aside, vids_on_disk, wait_order
 from tests.thrash import disk_faults
 
 OBJECT = 4 * MIB
@@ -82,6 +82,22 @@ def test_recovery_onto_a_full_disk_loses_nothing(make_cluster, small_disk):
     cluster.kill(small)
     wait_order(cluster, copies=2)
     check(cluster.client(), "disk", content)
+
+
+def test_deleting_makes_room_where_recovery_has_filled_a_disk(make_cluster, small_disk):
+    """The cluster is not complete until all has its place, and that waits for the space."""
+    cluster = make_cluster(3, copies=2)
+    client = cluster.client()
+    kept = fill(client, "kept", 6, piece=3 * MIB)
+    fill(client, "deleted", 40, piece=3 * MIB)
+    vid = client.lookup("deleted").vdi_id
+    small = cluster.add(directory=small_disk(64) / "store", vnodes=256)
+    cluster.wait_log(small, "cannot recover")
+    cluster.client().delete_vdi("deleted")
+    cluster.wait_recovered()
+    check(cluster.client(small), "kept", kept)
+    wait_order(cluster, copies=2)
+    wait_until(lambda: vid not in vids_on_disk(cluster), 30, "nothing to be left of the VDI")
 
 
 @pytest.mark.parametrize("where", ["data", "checksums", "footer"])

@@ -420,6 +420,57 @@ class MapChanges(_RecoveryCase):
         self.recovery._drop_outdated(former)
         self.assertEqual([OID], list(self.store.stale_oids(1)))
 
+    def _remove(self, revision=1):
+        results = []
+        self.replica.remove(OID, revision, 1 << 16, lambda result, last: results.append(result))
+        return results.pop()
+
+    def test_what_is_removed_while_it_is_on_its_way_does_not_come(self):
+        self.other.before_answering = lambda: self.assertEqual(Result.SUCCESS, self._remove())
+        self.assertTrue(self.recovery.need(OID))
+        self.assertFalse(self.store.exists(OID))
+        self.assertEqual([], os.listdir(os.path.join(self.path, "new")))
+
+    def test_what_is_removed_is_not_looked_for_again(self):
+        self.assertTrue(self.recovery.is_owed(OID))
+        self._remove()
+        self.assertTrue(self.recovery.need(OID))
+        self.assertFalse(self.store.exists(OID))
+        # At another map somebody may have it who did not hear of it.
+        self._next_map()
+        self.assertEqual(Result.OLD_NODE_VER, self._remove())
+        self.assertTrue(self.recovery.need(OID))
+        self.assertTrue(self.store.exists(OID))
+
+    def test_on_a_full_disk_what_was_set_aside_of_a_removed_object_makes_room(self):
+        call(self.store.create, OID, SIZE, 0, b"then")
+        self.store.retire([OID], 1)
+        self._next_map()
+        self.assertEqual(Result.SUCCESS, self._remove(2))
+        self.recovery._drop_outdated(self.state.view)
+        self.assertEqual([], list(self.store.stale_epochs()))
+
+    def test_it_tells_whether_it_lacks_nothing_but_room(self):
+        self.other.listing = peer.pack_listing([(OID, 0, 0)])
+        told = []
+
+        def look(revision, timeout):
+            told.append(self.recovery.lacks_only_room(1))
+            self.store.create_sparse = create
+
+        create = self.store.create_sparse
+        self.state.wait_view = look
+        for error, expected in ((NoSpace("no space"), True), (StoreIOError("broken"), False)):
+            self.store.create_sparse = mock.Mock(side_effect=error)
+            self.assertTrue(self.recovery.run(self.state.view))
+            self.assertIs(expected, told.pop())
+            # Once all is here, but at no other map.
+            self.assertTrue(self.recovery.lacks_only_room(1))
+            self.assertFalse(self.recovery.lacks_only_room(2))
+            call(self.store.remove, OID)
+            self.recovery.enter()
+            self.recovery.resume(None)
+
     def test_what_was_absent_at_the_last_map_may_be_there_now(self):
         def nobody_has_it(node, question, timeout=None):
             self._next_map()
