@@ -332,8 +332,15 @@ class Recovery:
         view = self._state.view
         if view.revision != revision:
             return False
-        if oids.is_strip(oid):
-            return self._repair_strip(view, oid)
+        try:
+            if oids.is_strip(oid):
+                return self._strips.repair(view, oid)
+            return self._repair_blocks(view, oid)
+        except (Changed, StoreError) as error:
+            log.info("object %016x is not repaired now: %r", oid, error)
+            return False
+
+    def _repair_blocks(self, view, oid):
         try:
             damaged = self._store.verify(oid)
         except Rotten:
@@ -349,13 +356,13 @@ class Recovery:
                 if node == view.index:
                     continue
                 answer = view.links[node].call(
-                    PeerOp.READ, revision, self._state.patience, oid=oid, offset=offset,
+                    PeerOp.READ, view.revision, self._state.patience, oid=oid, offset=offset,
                     length=length, flags=PeerFlag.UNSETTLED)
                 if answer.result != Result.SUCCESS or len(answer.payload) != length:
                     continue
                 unsettled = self._state.call_node(node, {"call": "unsettled", "oid": oid})
                 if unsettled is None or not self._replica.expect(
-                        oid, revision, map(tuple, unsettled)):
+                        oid, view.revision, map(tuple, unsettled)):
                     continue
                 self._store.repair(oid, block, answer.payload)
                 log.warning("object %016x: block %d repaired from %s", oid, block,
@@ -367,23 +374,13 @@ class Recovery:
 
     def _repair_whole(self, view, oid):
         """Take another one's copy for one that has not even the length of an object."""
-        try:
-            answers = self._ask_all(view, [oid])
-        except Changed:
-            return False
+        answers = self._ask_all(view, [oid])
         sources = [node for node, (state,) in answers.items()
                    if state[0] is not None and node != view.index]
         if not sources or not self.adopt(view, oid, sources, ()):
             return False
         log.warning("object %016x: replaced by the copy of another sheep", oid)
         return True
-
-    def _repair_strip(self, view, strip):
-        try:
-            return self._strips.repair(view, strip)
-        except (Changed, StoreError) as error:
-            log.info("strip %016x is not repaired now: %r", strip, error)
-            return False
 
     def _bring(self, view, oid):
         if self._store.exists(oid) or self.known_absent(oid):

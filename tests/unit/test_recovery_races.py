@@ -1,6 +1,7 @@
 """What must not come of a map that changes while an object is on its way: with a real store
 and a real replica, and another sheep that is a script."""
 
+import errno
 import os
 import sys
 import threading
@@ -203,6 +204,13 @@ class OwedObjects(_RecoveryCase):
                                      results.append)
         self.assertEqual([Result.EIO], results)
         self.assertNotIn("Traceback", "".join(logs.output))
+
+    def test_who_fetches_what_the_disk_does_not_give_is_answered(self):
+        call(self.store.create, OID, SIZE, 0, b"here")
+        broken = mock.Mock(side_effect=OSError(errno.EIO, "it is broken"))
+        with mock.patch.object(disk, "read_at", broken):
+            self.assertEqual(Result.EIO, self._fetch(PeerFlag.SUMS))
+        broken.assert_called()
 
     def test_where_nobody_has_it_any_more_recovery_ends(self):
         self.recovery._maps_since_complete = lambda view: []
