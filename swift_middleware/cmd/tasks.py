@@ -1,5 +1,6 @@
 """What the ``sheep-swift`` command does once and then ends."""
 
+import configparser
 import sys
 
 from swift.common.utils import readconf
@@ -20,7 +21,7 @@ def run(given) -> int:
         load_policies(conf)
         app = Application(conf)
         return _TASKS[given.action](app, given)
-    except (OSError, ValueError, *TRANSIENT) as error:
+    except (OSError, ValueError, configparser.Error, *TRANSIENT) as error:
         print("sheep-swift: %s" % error, file=sys.stderr)
         return 1
 

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -83,6 +84,42 @@ def test_what_has_no_configuration_says_so(tmp_path):
     done = subprocess.run([*_COMMAND, "check", "--state-dir", tmp_path], capture_output=True,
                           text=True)
     assert done.returncode == 1 and "--config" in done.stderr
+
+
+@pytest.mark.parametrize("action", ["serve", "check"])
+@pytest.mark.parametrize("option, said", [
+    ("connection = nonsense", "is no URL of a database"),
+    ("connection = mysql+nosuch://swift:secret@127.0.0.1/swift", "'mysql+nosuch'"),
+    ("connection = postgresql+pg8000://swift:secret@127.0.0.1/swift", "is not installed"),
+    ("copy_policies = gold=9x", "'9x' is no copy policy"),
+    ("copy_policies = none=3", "no storage policy 'none'")])
+def test_a_mistake_in_the_configuration_is_named(memcached, tmp_path, action, option, said):
+    api = ObjectApi(tmp_path, ["127.0.0.1:1"], memcached, options=[option])
+    _is_refused([action, "-c", api.config], said)
+
+
+def test_what_is_no_configuration_is_refused(tmp_path):
+    (tmp_path / "text").write_text("no section\n")
+    _is_refused(["check", "-c", tmp_path / "text"], "no section headers")
+    _is_refused(["check", "-c", tmp_path / "absent"], "there is no file")
+
+
+def test_a_port_that_is_taken_is_named(memcached, tmp_path):
+    with socket.create_server((HOST, 0)) as other:
+        api = ObjectApi(tmp_path, ["127.0.0.1:1"], memcached, port=other.getsockname()[1])
+        api.config.write_text(api.config.read_text().replace(
+            "[DEFAULT]", "[DEFAULT]\nbind_timeout = 1"))
+        _is_refused(["serve", "-c", api.config], "Could not bind to %s:%d" % (HOST, api.port))
+
+
+def _is_refused(arguments, said):
+    """In a line that people can read, and without the secret that is in some of them."""
+    done = subprocess.run([*_COMMAND, *map(str, arguments)], capture_output=True, text=True,
+                          timeout=60)
+    told = done.stderr + done.stdout
+    assert done.returncode == 1, told
+    assert said in told and "sheep-swift: " in told
+    assert "Traceback" not in told and "secret" not in told
 
 
 @pytest.mark.timeout(300)
