@@ -84,6 +84,11 @@ class Connection:
         self._closed = threading.Event()
 
     @property
+    def gave_nothing(self) -> bool:
+        """True where it broke before anything had come."""
+        return self.broken is not None and not self._inbox.taken
+
+    @property
     def peer(self):
         """``host:port`` of the other end, in numbers; None for a Unix socket."""
         if self._sock.family == socket.AF_UNIX or self.broken is not None:

@@ -104,7 +104,7 @@ class Pool:
                 raise Closed("the cluster object was closed")
             if _monotonic() >= deadline:
                 raise self._unreachable()
-            self._leave_silent()
+            self._leave_useless()
             self._leave_broken()
             connections = [c for c in self._connections if c.broken is None]
             if len(connections) >= self._width:
@@ -122,11 +122,14 @@ class Pool:
         finally:
             self._lock.release()
 
-    def _leave_silent(self):
+    def _leave_useless(self):
+        """Go on from a gateway that fell silent, or that takes connections and ends them, as one
+        behind which nobody listens may do (a proxy): it would do so for ever."""
         for connection in self._connections:
-            if connection.was_silent and connection.generation == self.generation:
-                penalty = _SILENCE_PENALTY if len(self.gateways) > 1 else 0.0
-                for each in self._move_on(connection.broken, penalty):
+            if connection.generation == self.generation and (
+                    connection.was_silent or connection.gave_nothing):
+                silent = connection.was_silent and len(self.gateways) > 1
+                for each in self._move_on(connection.broken, _SILENCE_PENALTY if silent else 0.0):
                     each.fail(connection.broken)
                 return
 

@@ -680,8 +680,10 @@ class Recovery:
                 return
             self._only_room_at = view.revision if all(map(self._is_too_much, failed)) else 0
             if reminder.is_due(time.monotonic()):
-                log.warning("recovery at epoch %d: %d objects do not come, among them %016x",
-                            view.epoch, len(failed), failed[0])
+                log.warning("recovery at epoch %d: %d objects do not come, among them %016x%s",
+                            view.epoch, len(failed), failed[0],
+                            ": no room; delete VDIs, or give the sheep space"
+                            if self._only_room_at == view.revision else "")
             self._state.wait_view(view.revision, _RETRY_SECONDS)
             self._check(view)
 

@@ -378,6 +378,16 @@ class CallerTest(unittest.TestCase):
         self.caller(first, second).perform((call,))
         self.assertEqual(call.data, b"data")
 
+    def test_who_takes_connections_and_ends_them_is_left(self):
+        first = self.gateway(self.results(None))
+        second = self.gateway(self.results(0))
+        caller = self.caller(first, second)
+        for _ in range(3):
+            call = read_call()
+            caller.perform((call,))
+            self.assertEqual(call.data, b"data")
+        self.assertEqual((first.connections, second.connections), (1, 1))
+
     def test_all_cannot_serve(self):
         gateways = [self.gateway(self.results(Result.WAIT_FOR_JOIN)) for _ in range(3)]
         call = read_call()
