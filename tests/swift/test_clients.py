@@ -3,6 +3,7 @@
 ``make conformance`` moves 2,000 files and one of 2 GiB, ``make swift`` fewer and smaller ones.
 """
 
+import concurrent.futures
 import hashlib
 import os
 import pathlib
@@ -133,18 +134,38 @@ def test_s3cmd(api, tree, tmp_path):
     run(*s3cmd, "rb", "--recursive", "--force", "s3://s3cmd", cwd=tmp_path)
 
 
-def test_boto3_in_parts(api, tree, tmp_path):
+def test_boto3(api, tree, tmp_path):
     import boto3
     import boto3.s3.transfer
+    import botocore.config
 
     s3 = boto3.client("s3", endpoint_url=api.url, aws_access_key_id="test:tester",
-                      aws_secret_access_key="testing", region_name="us-east-1")
+                      aws_secret_access_key="testing", region_name="us-east-1",
+                      config=botocore.config.Config(max_pool_connections=32))
     s3.create_bucket(Bucket="boto3")
     parts = boto3.s3.transfer.TransferConfig(
         multipart_threshold=SEGMENT, multipart_chunksize=SEGMENT, max_concurrency=4)
-    s3.upload_file(str(tree / "large" / "one"), "boto3", "one", Config=parts)
-    assert s3.head_object(Bucket="boto3", Key="one")["ContentLength"] == LARGE
-    s3.download_file("boto3", "one", str(tmp_path / "one"), Config=parts)
-    assert sums(tmp_path)["one"] == sums(tree)["large/one"]
-    s3.delete_object(Bucket="boto3", Key="one")
+    before = sums(tree)
+
+    def upload(key):
+        s3.upload_file(str(tree / key), "boto3", key, Config=parts)
+
+    def download(key):
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        s3.download_file("boto3", key, str(tmp_path / key), Config=parts)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(upload, before))
+        listed = {entry["Key"]: entry["Size"]
+                  for page in s3.get_paginator("list_objects_v2").paginate(
+                      Bucket="boto3", PaginationConfig={"PageSize": 700})
+                  for entry in page["Contents"]}
+        assert listed == {key: (tree / key).stat().st_size for key in before}
+        list(pool.map(download, before))
+    assert sums(tmp_path) == before
+    keys = sorted(before)
+    for first in range(0, len(keys), 1000):
+        gone = s3.delete_objects(Bucket="boto3", Delete={
+            "Objects": [{"Key": key} for key in keys[first:first + 1000]]})
+        assert "Errors" not in gone, gone["Errors"][:3]
     s3.delete_bucket(Bucket="boto3")
