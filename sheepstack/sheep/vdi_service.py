@@ -215,7 +215,13 @@ class VdiService:
             revision = self.leading()
             inode = self._new_inode(catalogue, name, size, base, copies, shift, store_policy,
                                     ctime)
-            self._make(inode, base, revision)
+            try:
+                self._make(inode, base, revision)
+            except BaseException:
+                # Some holders may have it, and see to it at the next map that all do.  Where it
+                # was not in the catalogue, nothing would keep the objects that it shares.
+                self._catalogue = None
+                raise
             catalogue.put(inode)
             return inode
 
