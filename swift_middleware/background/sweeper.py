@@ -84,7 +84,7 @@ def _forget_extents(connection, extents):
 
 
 def _free_packs(store, before):
-    found = store.database.read(_packs, sa.and_(
+    found = store.database.search(_packs, sa.and_(
         pack.c.sealed.in_(SEALED), pack.c.live == 0, pack.c.changed <= before), _PACKS_AT_ONCE)
     for ident in sorted({row.volume for row in found}):
         store.volumes.vdi(ident).reload()
@@ -152,7 +152,7 @@ def _compact(store, before, old):
     sparse = pack.c.live_bytes < SLOT_SIZE // 2
     # What is dead for long goes, so that no record outlives the tombstone that hides it.
     stale = sa.and_(pack.c.dead > 0, pack.c.changed <= old)
-    found = store.database.read(_packs, sa.and_(
+    found = store.database.search(_packs, sa.and_(
         pack.c.sealed.in_(SEALED), pack.c.live > 0, pack.c.changed <= before,
         sa.or_(sparse, stale)), _COMPACTED_AT_ONCE)
     return sum(_compact_pack(store, row.volume, row.slot) for row in found)

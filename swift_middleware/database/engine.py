@@ -97,6 +97,11 @@ class Database:
             return self._use(self._readers, function, args)
         return concurrency.offload(self._use, self._readers, function, args)
 
+    def search(self, function, *args):
+        """As :meth:`read`, where it may have to look at many rows for few: requests are served
+        meanwhile."""
+        return concurrency.offload(self._use, self._readers, function, args)
+
     def look_up(self, lookup, parameters: dict):
         """The first row, a sequence, that ``lookup``, a :class:`Lookup`, finds; or None."""
         if not self.is_sqlite:

@@ -1,10 +1,12 @@
 """No request holds its worker: whatever it takes the processor, others are served meanwhile."""
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
 import socket
+import sqlite3
 import threading
 import time
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ from tests.swift.service import USUAL_PIPELINE, Account
 MIB = 1 << 20
 LARGE = 64 * MIB
 NAMES = 10000
+PACKS = 1000000
 
 #: A body comes and goes in pieces of 1 MiB; who looks in between may see parts of two.
 MOST_AT_ONCE = 2 * MIB
@@ -107,6 +110,28 @@ def test_a_long_manifest_leaves_others_their_turn(api, account):
     assert _turns(api)["turns"] >= 100
     answer = account.ask("GET", container + "/slo?multipart-manifest=get", _WATCHED)
     assert len(answer.json()) == 1000
+
+
+def test_a_sweeper_that_looks_through_many_slots_leaves_others_their_turn(make_api, sheep):
+    api = make_api(
+        sheep.addresses, workers=1, options=("sweep_interval = 0.1", "grace = 0", *_OPTIONS),
+        pipeline=USUAL_PIPELINE.replace("catch_errors", "catch_errors turns"))
+    account = Account(api.url)
+    path = account.new_container() + "/large"
+    with contextlib.closing(sqlite3.connect(api.directory / "state" / "objects.db")) as database:
+        database.executemany(
+            "INSERT INTO pack VALUES (0, ?, 1, 1, 4000000, 0, 0)",
+            ((slot,) for slot in range(PACKS)))
+        database.commit()
+        started = time.thread_time()
+        database.execute("SELECT count(live_bytes) FROM pack WHERE live_bytes < 1000").fetchone()
+        in_one_go = time.thread_time() - started
+    data = os.urandom(LARGE)
+    held = []
+    for _ in range(5):
+        account.made(path, _WATCHED, data=data)
+        held.append(_turns(api)["seconds"])
+    assert max(held) < 4 * in_one_go
 
 
 def test_small_requests_are_served_while_large_bodies_come_in(api, account):
