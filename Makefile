@@ -18,6 +18,8 @@ SOURCES := $(wildcard sheepstack cinder_driver glance_store_driver swift_middlew
 # mke2fs, tgtd and their like stand where only root's path leads.
 export PATH := $(PATH):/usr/sbin:/sbin
 
+# $(value ARGS): as it was typed, since a $ in it is the end of a regular expression.
+
 .PHONY: help venv test-venv demo test unit functional services openstack openstack-venv tempest \
 	swift swift-venv conformance bench-object thrash bench bench-openstack lint docs clean
 ifndef TOGETHER
@@ -59,11 +61,11 @@ demo: venv
 test: unit functional services
 
 unit: test-venv
-	@PYTHON=$(PY) $(VENV)/bin/stestr run $(ARGS)
+	@PYTHON=$(PY) $(VENV)/bin/stestr run $(value ARGS)
 
 functional: test-venv
 	@PYTHON=$(PYTHON) tools/packages.sh test
-	@$(PY) -m pytest tests/functional $(ARGS)
+	@$(PY) -m pytest tests/functional $(value ARGS)
 
 # These tests wait more than they work: side by side both take little longer than one.  What
 # each of them says is shown at its end.
@@ -75,39 +77,39 @@ openstack-venv:
 	@PYTHON=$(PYTHON) tools/venv.sh $(OPENSTACK_VENV) openstack
 
 openstack: openstack-venv
-	@$(OPENSTACK_VENV)/bin/python -m pytest tests/openstack $(ARGS)
+	@$(OPENSTACK_VENV)/bin/python -m pytest tests/openstack $(value ARGS)
 
 swift-venv:
 	@PYTHON=$(PYTHON) tools/packages.sh swift
 	@PYTHON=$(PYTHON) tools/venv.sh $(SWIFT_VENV) swift
 
 swift: swift-venv
-	@$(SWIFT_VENV)/bin/python -m pytest tests/swift $(ARGS)
+	@$(SWIFT_VENV)/bin/python -m pytest tests/swift $(value ARGS)
 
 conformance: swift-venv
 	@CONFORMANCE=1 $(SWIFT_VENV)/bin/python -m pytest tests/swift/test_conformance.py \
-		tests/swift/test_clients.py tests/swift/test_large.py $(ARGS)
+		tests/swift/test_clients.py tests/swift/test_large.py $(value ARGS)
 
 bench-object: swift-venv
-	@$(SWIFT_VENV)/bin/python -m benchmarks.object $(ARGS)
+	@$(SWIFT_VENV)/bin/python -m benchmarks.object $(value ARGS)
 
 tempest:
 	@PYTHON=$(PYTHON) tools/packages.sh openstack
 	@PYTHON=$(PYTHON) tools/venv.sh $(OPENSTACK_VENV) tempest
-	@$(OPENSTACK_VENV)/bin/python -m tests.openstack.tempest $(ARGS)
+	@$(OPENSTACK_VENV)/bin/python -m tests.openstack.tempest $(value ARGS)
 
 thrash: test-venv
-	@$(PY) -m tests.thrash --faults $(or $(N),50) --jobs $(or $(JOBS),1) $(ARGS)
+	@$(PY) -m tests.thrash --faults $(or $(N),50) --jobs $(or $(JOBS),1) $(value ARGS)
 
 bench: venv
 	@PYTHON=$(PYTHON) tools/packages.sh bench
 	@PYTHON=$(PYTHON) tools/venv.sh $(VENV) bench
-	@$(PY) -m benchmarks $(if $(PEER),--peer $(PEER)) $(if $(QEMU_IMG),--qemu-img $(QEMU_IMG)) $(ARGS)
+	@$(PY) -m benchmarks $(if $(PEER),--peer $(PEER)) $(if $(QEMU_IMG),--qemu-img $(QEMU_IMG)) $(value ARGS)
 
 bench-openstack:
 	@PYTHON=$(PYTHON) tools/packages.sh openstack
 	@PYTHON=$(PYTHON) tools/venv.sh $(OPENSTACK_VENV) openstack
-	@$(OPENSTACK_VENV)/bin/python -m benchmarks.openstack $(ARGS)
+	@$(OPENSTACK_VENV)/bin/python -m benchmarks.openstack $(value ARGS)
 
 lint: test-venv
 	@$(PY) -m compileall -q $(SOURCES)
