@@ -13,6 +13,7 @@ from swift_middleware.background.runner import Runner
 from swift_middleware.controllers.account import AccountController
 from swift_middleware.controllers.container import ContainerController
 from swift_middleware.controllers.object import ObjectController
+from swift_middleware.database.engine import parse_url
 from swift_middleware.rings import Ring
 from swift_middleware.storage.store import Store
 
@@ -37,6 +38,8 @@ class Application(proxy.Application):
 
     def __init__(self, conf, logger=None):
         self.options = config.read(conf)
+        # Later it would be told to the first client.
+        parse_url(self.options.connection)
         for policy in POLICIES:
             policy.object_ring = Ring()
         super().__init__({"client_chunk_size": str(_CHUNK_SIZE), **conf}, logger,

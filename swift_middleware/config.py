@@ -1,6 +1,5 @@
 """Options of the application, as they stand in its section of the paste file."""
 
-import sqlalchemy
 from oslo_config import cfg
 
 from sheepstack.client import parse_copy_policy
@@ -90,25 +89,7 @@ def read(conf: dict) -> cfg.ConfigOpts:
                 raise ValueError("option '%s': %s" % (option.name, error)) from None
     if not options.connection:
         options.set_override("connection", "sqlite:///%s/objects.db" % options.state_dir)
-    _check_connection(options.connection)
     return options
-
-
-def _check_connection(text):
-    """Raises ValueError unless it is the URL of a database that we have the driver of."""
-    try:
-        url = sqlalchemy.make_url(text)
-        url.get_dialect().import_dbapi()
-    except sqlalchemy.exc.NoSuchModuleError:
-        raise ValueError("option 'connection': SQLAlchemy knows no databases of the kind '%s'"
-                         % url.drivername) from None
-    except sqlalchemy.exc.ArgumentError:
-        # It may have a password in it.
-        raise ValueError("option 'connection' is no URL of a database: write one like "
-                         "postgresql+psycopg2://user:password@host/name") from None
-    except ImportError as error:
-        raise ValueError("option 'connection': the driver for '%s' is not installed: %s"
-                         % (url.drivername, error)) from None
 
 
 def auth_key(options):

@@ -35,11 +35,29 @@ _STATEMENT = 10
 _MIGRATIONS = os.path.join(os.path.dirname(__file__), "migrations")
 
 
+def parse_url(text: str) -> sqlalchemy.URL:
+    """Raises ValueError unless it is the URL of a database that we have the driver of."""
+    try:
+        url = sqlalchemy.make_url(text)
+        url.get_dialect().import_dbapi()
+        return url
+    except sqlalchemy.exc.NoSuchModuleError:
+        raise ValueError("option 'connection': SQLAlchemy knows no databases of the kind '%s'"
+                         % url.drivername) from None
+    except sqlalchemy.exc.ArgumentError:
+        # It may have a password in it.
+        raise ValueError("option 'connection' is no URL of a database: write one like "
+                         "postgresql+psycopg2://user:password@host/name") from None
+    except ImportError as error:
+        raise ValueError("option 'connection': the driver for '%s' is not installed: %s"
+                         % (url.drivername, error)) from None
+
+
 class Database:
-    """``url``: as SQLAlchemy has it.  Nothing is connected before the first use."""
+    """``url``: see :func:`parse_url`.  Nothing is connected before the first use."""
 
     def __init__(self, url: str):
-        self.url = sqlalchemy.make_url(url)
+        self.url = parse_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = None
         self._readers = []
