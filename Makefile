@@ -106,9 +106,7 @@ bench: venv
 	@PYTHON=$(PYTHON) tools/venv.sh $(VENV) bench
 	@$(PY) -m benchmarks $(if $(PEER),--peer $(PEER)) $(if $(QEMU_IMG),--qemu-img $(QEMU_IMG)) $(value ARGS)
 
-bench-openstack:
-	@PYTHON=$(PYTHON) tools/packages.sh openstack
-	@PYTHON=$(PYTHON) tools/venv.sh $(OPENSTACK_VENV) openstack
+bench-openstack: openstack-venv
 	@$(OPENSTACK_VENV)/bin/python -m benchmarks.openstack $(value ARGS)
 
 lint: test-venv

@@ -15,10 +15,10 @@ _ROWS_AT_ONCE = 1000
 
 class Findings(NamedTuple):
     """``leaked``: (volume id, slot) that nothing in the database needs, whether the volume's map
-    names it or not.  ``missing``: that
-    something needs, and that is not there.  ``miscounted``: ids of containers.  ``mistaken``:
-    (volume id, slot) of packs whose counts are wrong.  ``strangers``: names of VDIs; ``empty``:
-    of those among them that have nothing, as one leaves behind who dies while he makes them."""
+    names it or not.  ``missing``: that something needs, and that is not there.  ``miscounted``:
+    ids of containers.  ``mistaken``: (volume id, slot) of packs whose counts are wrong.
+    ``strangers``: names of VDIs; ``empty``: of those among them that have nothing, as one leaves
+    behind who dies while he makes them."""
 
     leaked: list
     missing: list

@@ -81,12 +81,9 @@ def _serve(config):
     parent = os.getpid()
     try:
         return run_wsgi(config, "proxy-server", verbose=True)
-    except (OSError, ValueError) as error:
-        print("sheep-swift: %s" % error, file=sys.stderr)
-        return 1
     except Exception as error:
         # Swift has no class for it that the port is taken.
-        if type(error) is not Exception:
+        if not isinstance(error, (OSError, ValueError)) and type(error) is not Exception:
             raise
         print("sheep-swift: %s" % error, file=sys.stderr)
         return 1

@@ -113,7 +113,7 @@ class Database:
         if self.is_sqlite:
             # A page cache is not worth a thread.
             return self._use(self._readers, function, args)
-        return concurrency.offload(self._use, self._readers, function, args)
+        return self.search(function, *args)
 
     def search(self, function, *args):
         """As :meth:`read`, where it may have to look at many rows for few: requests are served

@@ -25,7 +25,8 @@ SLOTS = 1 << 20
 LOG, BULK = "log", "bulk"
 
 #: How packs are sealed: by their writers, and in the place of one that seems to be dead.
-_SEALED, SEALED_FOR_HIM = SEALED = 1, 2
+_SEALED, SEALED_FOR_HIM = 1, 2
+SEALED = (_SEALED, SEALED_FOR_HIM)
 
 _PREFIX = "swift-"
 _ATTRIBUTE = "swift"
