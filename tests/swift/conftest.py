@@ -104,3 +104,9 @@ def make_cluster_of_its_own(tmp_path):
     yield make
     for cluster in made:
         cluster.close()
+
+
+@pytest.fixture
+def lone(make_cluster_of_its_own):
+    """Three sheep, for one test."""
+    return make_cluster_of_its_own()

@@ -6,8 +6,6 @@ import random
 import sqlite3
 import time
 
-import pytest
-
 from tests.functional.harness import wait_until
 from tests.swift.service import USUAL_PIPELINE, Account
 
@@ -38,11 +36,6 @@ def tree(account, containers):
 def slots(cluster):
     """Names of the data objects that a cluster of one sheep has."""
     return {name for name in cluster.objects(0) if name.startswith("00")}
-
-
-@pytest.fixture
-def lone(make_cluster_of_its_own):
-    return make_cluster_of_its_own()
 
 
 def test_small_objects_share_slots_and_all_is_given_back(make_api, lone):

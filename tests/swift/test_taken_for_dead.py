@@ -20,11 +20,6 @@ SLOT = 4 * MIB
 OPTIONS = ("sweep_interval = 3600", "grace = 0", "lease = 4")
 
 
-@pytest.fixture
-def lone(make_cluster_of_its_own):
-    return make_cluster_of_its_own()
-
-
 def _slots(cluster, kind):
     """(vid, index) of the data objects of volumes of a kind that sheep have, named or not."""
     with cluster.client() as client:
